@@ -32,4 +32,5 @@ const (
 	Support        = "support"        // what the kernel offers to the mounter
 	Signal         = "signal"         //
 	Reason         = "reason"         //
+	User           = "user"           // a numeric user id
 )
