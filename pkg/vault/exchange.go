@@ -1,0 +1,321 @@
+// Copyright The leasefs Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package vault
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/leasefs/leasefs/pkg/secret"
+)
+
+// call is one request as the operations describe it.
+type call struct {
+	op        Op
+	method    string
+	path      string // without /v1/
+	query     url.Values
+	namespace string
+	role      string       // for errors
+	login     string       // the method of a login, for the class of a refusal
+	token     secret.Value // zero for a login
+	jwt       secret.Value // of a login, to strip it from what Vault echoes
+	body      any          // nil: none
+}
+
+// reply is a complete answer of status 2xx.
+type reply struct {
+	status int
+	size   int         // of the body in bytes
+	secret *api.Secret // nil: the body was empty
+}
+
+// probeTimeout bounds the question whether Vault is back.
+const probeTimeout = 3 * time.Second
+
+// fairChance is how long Vault must have had for an answer before a caller's deadline counts against it.
+const fairChance = time.Second
+
+// errTimeout is no context error, so that a caller does not take it for its own deadline.
+type errTimeout struct{ after time.Duration }
+
+func (e errTimeout) Error() string { return fmt.Sprintf("no complete answer within %v", e.after) }
+
+// errBreaker is the answer to a request that was not sent.
+var errBreaker = errors.New("not asked: it did not answer the last requests, and is asked again after a pause")
+
+// exchange makes one request and returns its answer of 2xx, or an *Error.
+//
+//  1. Ask the breaker, before and after the wait for the rate limit: what waited must not go to a dead Vault.
+//  2. Send, and read the answer up to the cap, within RequestTimeout.
+//  3. Tell observer and breaker.
+//  4. Turn the answer into a reply or an error.
+func (c *Client) exchange(ctx context.Context, q call) (*reply, error) {
+	if err := c.admit(ctx, q); err != nil {
+		return nil, err
+	}
+	if c.limit != nil {
+		if err := c.limit.Wait(ctx); err != nil {
+			return nil, c.fail(ctx, q, fmt.Errorf("waiting for the connection's request rate: %w", err))
+		}
+		if err := c.admit(ctx, q); err != nil {
+			return nil, err
+		}
+	}
+	start := time.Now()
+	resp, body, err := c.roundTrip(ctx, q)
+	took := time.Since(start)
+	if err != nil {
+		c.account(ctx, q.op, err, took)
+		return nil, c.fail(ctx, q, err)
+	}
+	c.obs.VaultRequest(c.cfg.Name, q.op, strconv.Itoa(resp.StatusCode), took)
+	switch resp.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		c.breaker.failed(time.Now())
+	default:
+		c.breaker.succeeded()
+	}
+	return c.judge(q, resp, body)
+}
+
+// admit asks the breaker, and Vault itself when the breaker wants to know whether it is back.
+func (c *Client) admit(ctx context.Context, q call) error {
+	verdict, after := c.breaker.admit(time.Now())
+	if verdict == probe {
+		alive := c.alive(ctx)
+		c.breaker.probed(alive, time.Now())
+		if alive {
+			return nil
+		}
+		verdict, after = c.breaker.admit(time.Now())
+	}
+	if verdict == pass {
+		return nil
+	}
+	c.obs.VaultRequest(c.cfg.Name, q.op, CodeBreaker, 0)
+	err := c.fail(ctx, q, errBreaker)
+	err.RetryAfter = after
+	return err
+}
+
+// alive asks Vault for its health. No token goes along, so that none is sent again and again to a Vault in trouble. Any
+// answer but those that say "I cannot serve" will do: a gateway may forbid the question.
+func (c *Client) alive(ctx context.Context) bool {
+	// The caller's end must not count as Vault's: the others wait for this answer too.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(probeTimeout, c.cfg.RequestTimeout))
+	defer cancel()
+	start := time.Now()
+	resp, _, err := c.roundTrip(ctx, call{op: OpHealth, method: http.MethodGet, path: "sys/health", query: url.Values{"standbyok": {"true"}, "perfstandbyok": {"true"}}})
+	if err != nil {
+		c.obs.VaultRequest(c.cfg.Name, OpHealth, CodeError, time.Since(start))
+		return false
+	}
+	c.obs.VaultRequest(c.cfg.Name, OpHealth, strconv.Itoa(resp.StatusCode), time.Since(start))
+	switch resp.StatusCode {
+	case 472, 474, 501, 502, 503, 504: // recovery secondary, standby without a leader, not initialised, sealed
+		return false
+	}
+	return true
+}
+
+// account tells observer and breaker of an exchange that had no complete answer.
+func (c *Client) account(ctx context.Context, op Op, err error, took time.Duration) {
+	code := CodeError
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		code = CodeCanceled
+	case ctx.Err() != nil || errors.As(err, new(errTimeout)):
+		code = CodeTimeout
+	}
+	c.obs.VaultRequest(c.cfg.Name, op, code, took)
+	switch {
+	case code == CodeCanceled, ctx.Err() != nil && took < fairChance:
+		// The caller's doing.
+	case errors.As(err, new(*badAnswer)), errors.As(err, new(*badRequest)):
+		c.breaker.succeeded()
+	default:
+		c.breaker.failed(time.Now())
+	}
+}
+
+// badAnswer is an answer that is complete, or would be too large, but not Vault's.
+type badAnswer struct{ text string }
+
+func (e *badAnswer) Error() string { return e.text }
+
+// badRequest is a request that cannot be sent.
+type badRequest struct{ text string }
+
+func (e *badRequest) Error() string { return e.text }
+
+// roundTrip sends the request and reads the answer. The response that it returns has its body closed.
+func (c *Client) roundTrip(ctx context.Context, q call) (*http.Response, []byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.RequestTimeout, errTimeout{c.cfg.RequestTimeout})
+	defer cancel()
+	req, err := c.request(ctx, q)
+	if err != nil {
+		return nil, nil, &badRequest{err.Error()}
+	}
+	resp, err := c.send.RoundTrip(req)
+	if err != nil {
+		return nil, nil, cause(ctx, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := readCapped(resp, c.cfg.MaxResponseBytes)
+	if err != nil {
+		return nil, nil, cause(ctx, err)
+	}
+	return resp, body, nil
+}
+
+// cause prefers the reason for which ctx ended to the transport's error, which is the consequence.
+func cause(ctx context.Context, err error) error {
+	if reason := context.Cause(ctx); reason != nil {
+		return reason
+	}
+	return err
+}
+
+// request builds the HTTP request, with the token in it: no client-wide state holds one.
+func (c *Client) request(ctx context.Context, q call) (*http.Request, error) {
+	r := &api.Request{
+		Method:      q.method,
+		URL:         &url.URL{Scheme: c.base.Scheme, Host: c.base.Host, Path: path.Join(c.base.Path, "/v1", q.path)},
+		Host:        c.base.Host,
+		Params:      q.query,
+		Headers:     http.Header{api.RequestHeaderName: {"true"}},
+		ClientToken: q.token.Reveal(),
+	}
+	if q.namespace != "" {
+		r.Headers.Set(api.NamespaceHeaderName, q.namespace)
+	}
+	if q.body != nil {
+		if err := r.SetJSONBody(q.body); err != nil {
+			return nil, fmt.Errorf("encoding the request: %w", err)
+		}
+		r.Headers.Set("Content-Type", "application/json")
+	}
+	req, err := r.ToHTTP()
+	if err != nil {
+		return nil, err
+	}
+	return req.WithContext(ctx), nil
+}
+
+// readCapped reads a body of at most limit bytes, and of a larger one no more than that.
+func readCapped(resp *http.Response, limit int64) ([]byte, error) {
+	tooLarge := &badAnswer{fmt.Sprintf("its answer is larger than the %d bytes that the connection allows", limit)}
+	if resp.ContentLength > limit {
+		return nil, tooLarge
+	}
+	var b bytes.Buffer
+	if resp.ContentLength > 0 {
+		b.Grow(int(resp.ContentLength) + bytes.MinRead)
+	}
+	if _, err := b.ReadFrom(io.LimitReader(resp.Body, limit+1)); err != nil {
+		return nil, fmt.Errorf("its answer broke off: %w", err)
+	}
+	if int64(b.Len()) > limit {
+		return nil, tooLarge
+	}
+	return b.Bytes(), nil
+}
+
+// judge turns a complete answer into a reply or an *Error.
+func (c *Client) judge(q call, resp *http.Response, body []byte) (*reply, error) {
+	if resp.StatusCode/100 != 2 {
+		return nil, c.refused(q, resp, body)
+	}
+	r := &reply{status: resp.StatusCode, size: len(body)}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return r, nil
+	}
+	var err error
+	if r.secret, err = decode(body); err != nil {
+		e := c.newError(q, BadResponse, err)
+		e.Status = resp.StatusCode
+		return nil, e
+	}
+	return r, nil
+}
+
+// decode reads the envelope of an answer. Numbers stay as they were written. A JSON object without any part of the
+// envelope is taken as the data itself, as some of Vault's endpoints want it.
+func decode(body []byte) (*api.Secret, error) {
+	if err := checkShape(body); err != nil {
+		return nil, err
+	}
+	var s api.Secret
+	if err := unmarshal(body, &s); err != nil {
+		return nil, errNotVault
+	}
+	if s.RequestID == "" && s.Data == nil && s.Auth == nil && s.WrapInfo == nil && s.LeaseID == "" && s.Warnings == nil {
+		if err := unmarshal(body, &s.Data); err != nil {
+			return nil, errNotVault
+		}
+	}
+	return &s, nil
+}
+
+// errNotVault says nothing of the body: what is not Vault's may hold anything, an echo of the request included.
+var errNotVault = errors.New("its answer is not the JSON of a Vault; check that the connection's address is a Vault's")
+
+func unmarshal(body []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one value")
+	}
+	return nil
+}
+
+// Bounds of a JSON answer within its size: what is decoded takes up to fifty times the room of what was sent, and what
+// walks through it later does so by recursion.
+const (
+	maxJSONDepth  = 128
+	maxJSONValues = 50_000
+)
+
+// checkShape counts values and depth of a JSON text without decoding it. It leaves the rest of the syntax to the decoder.
+func checkShape(body []byte) error {
+	depth, values, quoted := 0, 0, false
+	for i := 0; i < len(body); i++ {
+		b := body[i]
+		switch {
+		case quoted && b == '\\':
+			i++
+		case b == '"':
+			quoted = !quoted
+		case quoted:
+		case b == '{' || b == '[':
+			values++
+			if depth++; depth > maxJSONDepth {
+				return fmt.Errorf("its answer is nested more than %d levels deep", maxJSONDepth)
+			}
+		case b == '}' || b == ']':
+			depth--
+		case b == ',':
+			values++
+		}
+		if values > maxJSONValues {
+			return fmt.Errorf("its answer holds more than %d values", maxJSONValues)
+		}
+	}
+	return nil
+}
