@@ -10,13 +10,15 @@ import (
 
 // Settings of a breaker.
 const (
-	breakerThreshold = 5                // failures in a row that open it
+	breakerThreshold = 5                // failures in a row that raise the question
 	breakerFirst     = time.Second      // the first cool-down
 	breakerMax       = 30 * time.Second // the longest
 )
 
-// breaker keeps requests from a Vault that is known to be down: after breakerThreshold failures in a row it refuses,
-// and after a cool-down, doubled each time up to breakerMax, one caller is told to find out whether Vault is back.
+// breaker keeps requests from a Vault that is known to be down. After breakerThreshold failures in a row one caller is
+// told to ask Vault for its health, while the others go on. If Vault is alive, for instance because only one secrets
+// engine hangs, nothing else happens. If not, the breaker is open: all requests are refused, and after a cool-down,
+// doubled each time up to breakerMax, the next caller is told to ask again.
 //
 // A failure is an exchange without a complete answer, or an answer that says that nothing works (sealed, a gateway's
 // 502 to 504). A plain 500 is not: one secrets engine whose database is down must not stop the others.
@@ -26,11 +28,11 @@ type breaker struct {
 	spread func() float64 // in [0,1), so that a fleet of nodes does not ask at the same instant
 
 	mu       sync.Mutex
-	failures int // in a row, while closed
-	open     bool
-	probing  bool
-	cooldown time.Duration
-	until    time.Time // end of the cool-down, while open
+	failures int           // in a row, while closed
+	suspect  bool          // not known to be alive: a probe decides
+	probing  bool          // one caller asks
+	cooldown time.Duration // 0 while suspect only; else the breaker is open
+	until    time.Time     // end of the cool-down
 }
 
 // verdict is what a breaker says to a caller.
@@ -47,7 +49,7 @@ func (b *breaker) admit(now time.Time) (verdict, time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case !b.open:
+	case !b.suspect, b.probing && b.cooldown == 0:
 		return pass, 0
 	case b.probing:
 		return refuse, b.cooldown
@@ -66,9 +68,10 @@ func (b *breaker) probed(alive bool, now time.Time) {
 	switch {
 	case alive:
 		b.close()
-	case b.open:
-		b.cooldown = min(2*b.cooldown, breakerMax)
-		b.rest(now)
+	case b.suspect:
+		b.cooldown = min(max(2*b.cooldown, breakerFirst), breakerMax)
+		// Up to a quarter longer by the spread.
+		b.until = now.Add(b.cooldown + time.Duration(b.spread()*float64(b.cooldown)/4))
 	}
 }
 
@@ -80,21 +83,12 @@ func (b *breaker) succeeded() {
 }
 
 // failed tells of a failure. One that was sent before the breaker opened changes nothing.
-func (b *breaker) failed(now time.Time) {
+func (b *breaker) failed() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.open {
-		return
-	}
 	if b.failures++; b.failures >= breakerThreshold {
-		b.open, b.cooldown = true, breakerFirst
-		b.rest(now)
+		b.suspect = true
 	}
 }
 
-func (b *breaker) close() { b.open, b.failures = false, 0 }
-
-// rest starts a cool-down, up to a quarter longer than its length by the spread.
-func (b *breaker) rest(now time.Time) {
-	b.until = now.Add(b.cooldown + time.Duration(b.spread()*float64(b.cooldown)/4))
-}
+func (b *breaker) close() { b.suspect, b.failures, b.cooldown = false, 0, 0 }

@@ -4,6 +4,7 @@
 package vault
 
 import (
+	"context"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -25,7 +26,13 @@ type Client struct {
 	obs     Observer
 	flights flights
 	cache   *cache // nil: off
-	orphans sync.WaitGroup
+
+	life context.Context // ends with Close
+	end  context.CancelFunc
+
+	mu     sync.Mutex
+	closed bool
+	logins sync.WaitGroup // each until its caller has the token, or it is revoked; Add only while not closed
 }
 
 // NewClient makes a client. It opens no connection and starts nothing. An error names the connection and all that is
@@ -49,6 +56,7 @@ func NewClient(cfg Config, obs Observer) (*Client, error) {
 		breaker: breaker{spread: rand.Float64},
 		cache:   newCache(cfg.CacheSize, cfg.CacheTTL),
 	}
+	c.life, c.end = context.WithCancel(context.Background())
 	if cfg.RequestRate > 0 {
 		c.limit = rate.NewLimiter(rate.Limit(cfg.RequestRate), cfg.RequestBurst)
 	}
@@ -58,9 +66,36 @@ func NewClient(cfg Config, obs Observer) (*Client, error) {
 // Name is the connection's name.
 func (c *Client) Name() string { return c.cfg.Name }
 
-// Close gives back what the client holds: idle connections and cached responses. Exchanges under way finish, and a
-// caller that still has the client may go on using it, only not faster than a new one.
+// closeGrace is how long Close waits for the revocation of tokens that nobody took.
+const closeGrace = 3 * time.Second
+
+// Close ends the client, for good: what is under way but a login is not waited for. It waits, for a few seconds at most,
+// until the token of each login whose caller gave up is revoked.
 func (c *Client) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	grace := time.AfterFunc(closeGrace, c.end)
+	c.logins.Wait()
+	grace.Stop()
+	c.end()
+	c.release()
+}
+
+// background runs a login in a goroutine of its own, or tells that the client is closed.
+func (c *Client) background(login func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.logins.Go(login)
+	return true
+}
+
+// release gives back what the client holds without a need: idle connections and cached responses. What is under way
+// goes on, and a caller that still has the client may go on using it.
+func (c *Client) release() {
 	c.cache.close()
 	c.http.CloseIdleConnections()
 }

@@ -6,7 +6,6 @@ package vault
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"net/url"
 	"path"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -33,6 +33,7 @@ type call struct {
 	token     secret.Value // zero for a login
 	jwt       secret.Value // of a login, to strip it from what Vault echoes
 	body      any          // nil: none
+	finish    bool         // once sent, wait for the answer even if the caller has given up
 }
 
 // reply is a complete answer of status 2xx.
@@ -68,11 +69,17 @@ func (c *Client) exchange(ctx context.Context, q call) (*reply, error) {
 	}
 	if c.limit != nil {
 		if err := c.limit.Wait(ctx); err != nil {
+			c.obs.VaultRequest(c.cfg.Name, q.op, CodeTimeout, 0)
 			return nil, c.fail(ctx, q, fmt.Errorf("waiting for the connection's request rate: %w", err))
 		}
 		if err := c.admit(ctx, q); err != nil {
 			return nil, err
 		}
+	}
+	if q.finish {
+		var release func()
+		ctx, release = c.detach(ctx)
+		defer release()
 	}
 	start := time.Now()
 	resp, body, err := c.roundTrip(ctx, q)
@@ -84,11 +91,18 @@ func (c *Client) exchange(ctx context.Context, q call) (*reply, error) {
 	c.obs.VaultRequest(c.cfg.Name, q.op, strconv.Itoa(resp.StatusCode), took)
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		c.breaker.failed(time.Now())
+		c.breaker.failed()
 	default:
 		c.breaker.succeeded()
 	}
 	return c.judge(q, resp, body)
+}
+
+// detach makes a context that ends with the client, and not with ctx.
+func (c *Client) detach(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(c.life, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // admit asks the breaker, and Vault itself when the breaker wants to know whether it is back.
@@ -147,7 +161,7 @@ func (c *Client) account(ctx context.Context, op Op, err error, took time.Durati
 	case errors.As(err, new(*badAnswer)), errors.As(err, new(*badRequest)):
 		c.breaker.succeeded()
 	default:
-		c.breaker.failed(time.Now())
+		c.breaker.failed()
 	}
 }
 
@@ -191,12 +205,16 @@ func cause(ctx context.Context, err error) error {
 
 // request builds the HTTP request, with the token in it: no client-wide state holds one.
 func (c *Client) request(ctx context.Context, q call) (*http.Request, error) {
+	// An author's namespace that no header may hold must not look like a failure of the connection.
+	if !printable(q.namespace) || !printable(q.token.Reveal()) {
+		return nil, errors.New("the namespace or the token has characters that a header must not have")
+	}
 	r := &api.Request{
 		Method:      q.method,
 		URL:         &url.URL{Scheme: c.base.Scheme, Host: c.base.Host, Path: path.Join(c.base.Path, "/v1", q.path)},
 		Host:        c.base.Host,
 		Params:      q.query,
-		Headers:     http.Header{api.RequestHeaderName: {"true"}},
+		Headers:     http.Header{api.RequestHeaderName: {"true"}, "User-Agent": {"leasefs"}},
 		ClientToken: q.token.Reveal(),
 	}
 	if q.namespace != "" {
@@ -213,6 +231,11 @@ func (c *Client) request(ctx context.Context, q call) (*http.Request, error) {
 		return nil, err
 	}
 	return req.WithContext(ctx), nil
+}
+
+// printable tells whether s is printable ASCII.
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // readCapped reads a body of at most limit bytes, and of a larger one no more than that.
@@ -250,72 +273,4 @@ func (c *Client) judge(q call, resp *http.Response, body []byte) (*reply, error)
 		return nil, e
 	}
 	return r, nil
-}
-
-// decode reads the envelope of an answer. Numbers stay as they were written. A JSON object without any part of the
-// envelope is taken as the data itself, as some of Vault's endpoints want it.
-func decode(body []byte) (*api.Secret, error) {
-	if err := checkShape(body); err != nil {
-		return nil, err
-	}
-	var s api.Secret
-	if err := unmarshal(body, &s); err != nil {
-		return nil, errNotVault
-	}
-	if s.RequestID == "" && s.Data == nil && s.Auth == nil && s.WrapInfo == nil && s.LeaseID == "" && s.Warnings == nil {
-		if err := unmarshal(body, &s.Data); err != nil {
-			return nil, errNotVault
-		}
-	}
-	return &s, nil
-}
-
-// errNotVault says nothing of the body: what is not Vault's may hold anything, an echo of the request included.
-var errNotVault = errors.New("its answer is not the JSON of a Vault; check that the connection's address is a Vault's")
-
-func unmarshal(body []byte, into any) error {
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber()
-	if err := d.Decode(into); err != nil {
-		return err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("more than one value")
-	}
-	return nil
-}
-
-// Bounds of a JSON answer within its size: what is decoded takes up to fifty times the room of what was sent, and what
-// walks through it later does so by recursion.
-const (
-	maxJSONDepth  = 128
-	maxJSONValues = 50_000
-)
-
-// checkShape counts values and depth of a JSON text without decoding it. It leaves the rest of the syntax to the decoder.
-func checkShape(body []byte) error {
-	depth, values, quoted := 0, 0, false
-	for i := 0; i < len(body); i++ {
-		b := body[i]
-		switch {
-		case quoted && b == '\\':
-			i++
-		case b == '"':
-			quoted = !quoted
-		case quoted:
-		case b == '{' || b == '[':
-			values++
-			if depth++; depth > maxJSONDepth {
-				return fmt.Errorf("its answer is nested more than %d levels deep", maxJSONDepth)
-			}
-		case b == '}' || b == ']':
-			depth--
-		case b == ',':
-			values++
-		}
-		if values > maxJSONValues {
-			return fmt.Errorf("its answer holds more than %d values", maxJSONValues)
-		}
-	}
-	return nil
 }

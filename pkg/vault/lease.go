@@ -17,7 +17,7 @@ func (c *Client) RenewLease(ctx context.Context, auth Auth, leaseID string, incr
 	q.body = struct {
 		LeaseID   string `json:"lease_id"`
 		Increment int64  `json:"increment,omitempty"`
-	}{leaseID, int64((increment + time.Second - 1) / time.Second)}
+	}{leaseID, int64((max(increment, 0) + time.Second - 1) / time.Second)}
 	r, err := c.exchange(ctx, q)
 	if err != nil {
 		return Grant{}, err

@@ -30,7 +30,7 @@ func NewPool(obs Observer) *Pool { return &Pool{obs: obs} }
 
 // Update makes the pool hold the clients of these configurations and no others. Clients whose configuration is the same
 // stay, with their connections, breaker and cache. It is all or nothing: after an error, which lists everything that is
-// wrong, the pool is as it was.
+// wrong, the pool is as it was. Clients that fall out of the pool finish what is under way.
 func (p *Pool) Update(configs []Config) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -62,7 +62,7 @@ func (p *Pool) Update(configs []Config) error {
 	}
 	for name, old := range p.clients {
 		if next[name].client != old.client {
-			old.client.Close()
+			old.client.release()
 		}
 	}
 	p.clients = next
@@ -79,5 +79,15 @@ func (p *Pool) Client(name string) (*Client, error) {
 	return nil, &UnknownConnectionError{Name: name, Known: slices.Sorted(maps.Keys(p.clients))}
 }
 
-// Close closes all clients.
-func (p *Pool) Close() { _ = p.Update(nil) }
+// Close empties the pool and closes its clients, see Client.Close.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	clients := p.clients
+	p.clients = nil
+	p.mu.Unlock()
+	var wait sync.WaitGroup
+	for _, e := range clients {
+		wait.Go(e.client.Close)
+	}
+	wait.Wait()
+}

@@ -69,7 +69,7 @@ func (c *Client) Login(ctx context.Context, l Login) (Session, error) {
 		l.Path = "login"
 	}
 	q := call{
-		op: OpLogin, method: http.MethodPost, namespace: c.namespace(l.Namespace), role: l.Role, login: l.Method, jwt: l.JWT,
+		op: OpLogin, finish: true, method: http.MethodPost, namespace: c.namespace(l.Namespace), role: l.Role, login: l.Method, jwt: l.JWT,
 		path: "auth/" + strings.Trim(l.Mount, "/") + "/" + strings.Trim(l.Path, "/"),
 		body: struct {
 			Role string `json:"role,omitempty"`
@@ -87,8 +87,8 @@ func (c *Client) Login(ctx context.Context, l Login) (Session, error) {
 		err     error
 	}
 	done := make(chan outcome)
-	c.orphans.Go(func() {
-		s, err := c.login(context.WithoutCancel(ctx), q, l)
+	started := c.background(func() {
+		s, err := c.login(ctx, q, l)
 		select {
 		case done <- outcome{s, err}:
 		case <-ctx.Done():
@@ -97,6 +97,9 @@ func (c *Client) Login(ctx context.Context, l Login) (Session, error) {
 			}
 		}
 	})
+	if !started {
+		return Session{}, c.newError(q, Transient, errors.New("the client of the connection is closed"))
+	}
 	select {
 	case o := <-done:
 		return o.session, o.err
@@ -108,7 +111,9 @@ func (c *Client) Login(ctx context.Context, l Login) (Session, error) {
 // discard revokes the token of a login that nobody waits for any more. It does what it can: what fails here ends with
 // the token's TTL.
 func (c *Client) discard(ctx context.Context, namespace string, token secret.Value) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.RequestTimeout)
+	ctx, release := c.detach(ctx)
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
 	defer cancel()
 	_ = c.RevokeSession(ctx, Auth{Namespace: namespace, Token: token})
 }
