@@ -6,6 +6,7 @@ package mount
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 )
 
@@ -13,6 +14,9 @@ var (
 	// ErrNoSpace says that a volume is too small for the files or has too few inodes for them. What stood in the volume
 	// before is untouched.
 	ErrNoSpace = errors.New("volume too small")
+
+	// ErrNotMounted says that nothing is mounted at a target. It matches fs.ErrNotExist too.
+	ErrNotMounted = fmt.Errorf("nothing is mounted there: %w", fs.ErrNotExist)
 
 	// ErrForeign says that what is mounted at a target was not put there by this package. Remove takes it away.
 	ErrForeign = errors.New("not a volume of leasefs")

@@ -13,10 +13,10 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of a path in a volume. NAME_MAX is Linux's; the others keep a path with its target and generation far below PATH_MAX.
+// Bounds of a path in a volume: Linux's NAME_MAX and PATH_MAX, and a depth that keeps a walk short.
 const (
 	maxName  = 255  // bytes of one element
-	maxPath  = 1024 // bytes of a whole path
+	maxPath  = 4095 // bytes of a whole path
 	maxDepth = 16   // elements of a path
 )
 

@@ -104,7 +104,7 @@ func (m *Mounter) Create(shape Shape) (*Volume, error) {
 }
 
 // Adopt takes the writable handle of the volume that is mounted at target, after a restart, and removes what a kill left in
-// it: temporary links and every generation but the current one. The error matches fs.ErrNotExist when nothing is mounted at
+// it: temporary links and every generation but the current one. The error matches ErrNotMounted when nothing is mounted at
 // target and ErrForeign when it is not a volume of ours.
 func (m *Mounter) Adopt(target string) (*Volume, error) {
 	v, err := m.adopt(target)
@@ -127,7 +127,7 @@ func (m *Mounter) adopt(target string) (*Volume, error) {
 		return nil, err
 	}
 	if !s.root {
-		return nil, fmt.Errorf("nothing is mounted there: %w", os.ErrNotExist)
+		return nil, ErrNotMounted
 	}
 	handle, err := p.way.adopt(target)
 	if err != nil {
@@ -152,11 +152,11 @@ func (m *Mounter) Mounted(target string) (bool, error) {
 	return s.root, err
 }
 
-// Usage asks the file system at target. The error matches fs.ErrNotExist when nothing is mounted there.
+// Usage asks the file system at target. The error matches ErrNotMounted when nothing is mounted there.
 func (m *Mounter) Usage(target string) (Usage, error) {
 	s, err := lookAt(target)
 	if err == nil && !s.root {
-		err = fmt.Errorf("nothing is mounted there: %w", os.ErrNotExist)
+		err = ErrNotMounted
 	}
 	var u Usage
 	if err == nil {
@@ -192,8 +192,8 @@ func (m *Mounter) remove(target string) error {
 		case err == nil && !s.root:
 			return removeDir(target)
 		}
-		if err := unmountTop(target); err != nil {
-			return err
+		if unmountErr := unmountTop(target); unmountErr != nil {
+			return errors.Join(err, unmountErr)
 		}
 	}
 	return fmt.Errorf("more than %d mounts are stacked there", maxStacked)
