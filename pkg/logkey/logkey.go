@@ -32,5 +32,6 @@ const (
 	Support        = "support"        // what the kernel offers to the mounter
 	Signal         = "signal"         //
 	Reason         = "reason"         //
+	Setting        = "setting"        // keys of the configuration
 	User           = "user"           // a numeric user id
 )
