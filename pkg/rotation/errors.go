@@ -50,3 +50,6 @@ func (e *MountError) Error() string {
 }
 
 func (e *MountError) Unwrap() error { return e.Err }
+
+// ErrUnknownVolume: no volume of that id is published at that path.
+var ErrUnknownVolume = errors.New("no such volume is published at this path")

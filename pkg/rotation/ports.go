@@ -87,11 +87,11 @@ type Recovery string
 
 // Kinds of recovery.
 const (
-	RecoveredLive      Recovery = "live"       // taken over as it was
-	RecoveredPublish   Recovery = "publish"    // an unfinished publish, undone
-	RecoveredRelease   Recovery = "release"    // an unfinished unpublish, carried on
-	RecoveredLost      Recovery = "lost"       // the mount is gone; its session is revoked
-	RecoveredUnreadble Recovery = "unreadable" // the record cannot be read; the volume is taken over at the next publish
+	RecoveredLive       Recovery = "live"       // taken over as it was
+	RecoveredPublish    Recovery = "publish"    // an unfinished publish, undone
+	RecoveredRelease    Recovery = "release"    // an unfinished unpublish, carried on
+	RecoveredLost       Recovery = "lost"       // the mount is gone; its session is revoked
+	RecoveredUnreadable Recovery = "unreadable" // the record cannot be read; the volume is taken over at the next publish
 )
 
 // Auditor writes the audit log: who did what to what, never a value. It must not block for long.

@@ -1,0 +1,234 @@
+// Copyright The leasefs Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package rotation
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leasefs/leasefs/pkg/logkey"
+	"github.com/leasefs/leasefs/pkg/mount"
+)
+
+// parallelReads is how many secrets of one volume are read at once.
+const parallelReads = 8
+
+// Publish makes the volume of req visible at its target with all its files, or leaves nothing behind.
+//
+// For a volume that is live already it is the kubelet's republish: the pod's newest token is kept, one statx tells
+// whether the mount is there, and that is all: no Vault call, no error for a healthy volume.
+//
+// Errors: ErrBusy, ErrStopped, *ConflictError, *BudgetError, *SizeError, *MountError, *vault.Error,
+// *render.MissingKeyError, or the context's.
+func (m *Manager) Publish(ctx context.Context, req Request) error {
+	v, created, err := m.claim(req)
+	if err != nil {
+		return err
+	}
+	v.token.Store(&req.Token)
+	if !created {
+		return m.republish(v, req)
+	}
+	defer v.unlock()
+	ctx, end := m.begin(ctx, v)
+	defer end()
+
+	c := m.reconcile(v)
+	err = c.publish(ctx)
+	if err != nil {
+		c.abandon(ctx)
+	}
+	e := entry(c.rec, AuditPublish, err)
+	e.Generation = c.rec.Generation
+	m.Auditor.Audit(e)
+	if err != nil {
+		return err
+	}
+	m.wake(item{name: v.id}, m.nextAt(c.rec))
+	m.Notifier.Notify(req.Pod, Notice{Reason: SecretsMounted, Message: fmt.Sprintf(
+		"%d files from Vault connection %s as role %s are mounted", len(c.rec.Plan.Objects), c.rec.Plan.Connection, c.rec.Plan.Role)})
+	return nil
+}
+
+// publish is the first reconcile of a volume.
+//
+//  1. Record that it begins, so that a restart can undo what follows.
+//  2. Log in; the record has the token before anything is read with it.
+//  3. Read all secrets in parallel.
+//  4. Render. A key that is missing or content that is too big ends here.
+//  5. Fill a tmpfs that is in no path yet.
+//  6. Attach it at the target: the pod sees all files or none.
+//  7. Record that it is live.
+func (c *reconcile) publish(ctx context.Context) error {
+	if err := c.save(); err != nil { // 1
+		return err
+	}
+	if err := c.connect(); err != nil {
+		return err
+	}
+	if err := c.login(ctx); err != nil { // 2
+		return err
+	}
+	files, err := c.readAll(ctx) // 3, 4
+	if err != nil {
+		return err
+	}
+	if err := c.fill(files); err != nil { // 5
+		return err
+	}
+	if err := ctx.Err(); err != nil { // the caller gave up or an unpublish came: the last moment to notice
+		return err
+	}
+	if err := c.attach(); err != nil { // 6
+		return err
+	}
+	c.rec.Phase, c.rec.Rotated = PhaseLive, c.now()
+	return c.save() // 7
+}
+
+// readAll reads and renders every source. The first failure ends the others.
+func (c *reconcile) readAll(ctx context.Context) ([]mount.File, error) {
+	var mu sync.Mutex
+	var files []mount.File
+	leases := make([]Lease, len(c.sources))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelReads)
+	for i, s := range c.sources {
+		group.Go(func() error {
+			l, response, err := c.fetch(ctx, s, false)
+			if err != nil {
+				return err
+			}
+			leases[i] = l
+			rendered, err := c.render(s, response)
+			mu.Lock()
+			defer mu.Unlock()
+			files = append(files, rendered...)
+			return err
+		})
+	}
+	err := group.Wait()
+	for _, l := range leases { // those that were read before another one failed are known to abandon, too
+		if l.Key != "" {
+			c.rec.Leases = append(c.rec.Leases, l)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return files, checkSize(c.rec.Plan, files)
+}
+
+// fill puts the files into the volume's tmpfs. Where a volume of ours is mounted at the target already though no record
+// knows it (somebody removed the records), that one is taken over: the pod's containers hold it open.
+func (c *reconcile) fill(files []mount.File) error {
+	handle, err := c.open()
+	if err != nil {
+		return err
+	}
+	c.v.handleMu.Lock()
+	c.v.handle = handle
+	c.v.handleMu.Unlock()
+	generation, changed, err := handle.Stage(files)
+	if err == nil && changed {
+		err = handle.Swap(generation)
+	}
+	if err != nil {
+		return &MountError{Step: "writing the files", Target: c.rec.Target, Err: err}
+	}
+	c.rec.Generation = generation
+	return nil
+}
+
+func (c *reconcile) open() (Volume, error) {
+	mounted, err := c.m.Mounts.Mounted(c.rec.Target)
+	if err != nil {
+		return nil, &MountError{Step: "looking for a mount", Target: c.rec.Target, Err: err}
+	}
+	if mounted {
+		handle, err := c.m.Mounts.Adopt(c.rec.Target)
+		if err == nil {
+			c.log.Warn("Target is mounted already and no record knows it; taking its file system over")
+			c.rec.Adopted = true
+			return handle, nil
+		}
+		return nil, &MountError{Step: "taking over what is mounted", Target: c.rec.Target, Err: err}
+	}
+	handle, err := c.m.Mounts.Create(c.rec.shape(c.m.Settings()))
+	if err != nil {
+		return nil, &MountError{Step: "making the tmpfs", Target: c.rec.Target, Err: err}
+	}
+	return handle, nil
+}
+
+func (c *reconcile) attach() error {
+	if c.rec.Adopted {
+		return nil
+	}
+	if err := c.v.handle.Attach(c.rec.Target); err != nil {
+		return &MountError{Step: "attaching the tmpfs", Target: c.rec.Target, Err: err}
+	}
+	return nil
+}
+
+// abandon undoes a publish that failed: no mount, no directory, no token and no lease stay. What Vault does not revoke at
+// once is revoked in the background, from the record.
+func (c *reconcile) abandon(ctx context.Context) {
+	c.rec.Phase = PhaseReleasing
+	c.logSaveError(c.save())
+	if err := c.v.closeHandle(); err != nil {
+		c.log.Warn("Closing the file system of a failed publish", logkey.Error, err)
+	}
+	if !c.rec.Adopted {
+		if err := c.m.Mounts.Remove(c.rec.Target); err != nil {
+			c.log.Error("Removing what a failed publish had mounted", logkey.Error, err)
+		}
+	}
+	c.m.forget(c.v)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseNow)
+	defer cancel()
+	c.m.release(ctx, c.rec)
+}
+
+// republish takes what is new in a kubelet's repeated call.
+func (m *Manager) republish(v *volume, req Request) error {
+	r := v.record.Load()
+	switch {
+	case r.Target != req.Target:
+		return &ConflictError{v.id, "target path"}
+	case r.Pod.UID != req.Pod.UID:
+		return &ConflictError{v.id, "pod"}
+	case r.Fingerprint != req.Fingerprint:
+		return &ConflictError{v.id, "set of volume attributes"}
+	case !sameGroup(r.Group, req.Group):
+		return &ConflictError{v.id, "volume mount group"}
+	}
+	if r.current().Failures > 0 { // it may have waited for this token
+		v.tokenArrived.Store(true)
+		m.wake(item{name: v.id}, m.Clock.Now())
+	}
+	v.handleMu.RLock()
+	defer v.handleMu.RUnlock()
+	if v.handle == nil {
+		return ErrBusy // an unpublish was faster
+	}
+	if at, err := v.handle.At(r.Target); err == nil && at {
+		return nil
+	}
+	m.logger(r).Warn("Mount is gone from the target; attaching the same file system again", logkey.Target, r.Target)
+	if err := v.handle.Attach(r.Target); err != nil {
+		return &MountError{Step: "attaching the tmpfs again", Target: r.Target, Err: err}
+	}
+	return nil
+}
+
+func sameGroup(a, b *uint32) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}

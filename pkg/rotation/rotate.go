@@ -1,0 +1,337 @@
+// Copyright The leasefs Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package rotation
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leasefs/leasefs/pkg/logkey"
+	"github.com/leasefs/leasefs/pkg/vault"
+)
+
+// rounds bounds how often one rotation looks again for what is due, after a login or a renewal that turned out to be the last.
+const rounds = 4
+
+// rotate is the reconcile of a live volume.
+//
+//  1. Renew the session when its time has come. One that cannot be renewed, or that Vault no longer knows, is followed by a
+//     new login; the leases under it are then due, too.
+//  2. Do what is due on each secret, in parallel: renew, look up, or read again. Look for more that is due, since an
+//     answer may have made it so.
+//  3. Take note of what has expired in spite of all that.
+//  4. Make the next generation from what was read and from the current files, and swap if anything differs.
+//  5. Clean up: the generation before, leases and sessions that nothing needs any longer, each after its grace.
+//
+// A failure of one secret keeps its files and its lease as they are and does not hold up the others.
+func (c *reconcile) rotate(ctx context.Context) {
+	var fetched []fetch
+	if err := c.connect(); err != nil {
+		c.fail(c.rec.current(), err)
+	} else {
+		for range rounds {
+			c.keepSession(ctx) // 1
+			due := c.due()
+			if len(due) == 0 || ctx.Err() != nil {
+				break
+			}
+			fetched = append(fetched, c.work(ctx, due)...) // 2
+		}
+	}
+	expired := c.expire()    // 3
+	c.swap(fetched, expired) // 4
+	c.cleanUp(ctx)           // 5
+	c.logSaveError(c.save())
+}
+
+// task is a step that is due on one source.
+type task struct {
+	source source
+	lease  Lease // zero for a source that has none
+	action Action
+}
+
+// outcome is what became of a task.
+type outcome struct {
+	task
+	lease    Lease           // as it is now
+	response *vault.Response // of a fetch
+	gone     bool            // the lease was revoked behind our back: fetch it
+	err      error
+}
+
+// fetch is a response that is to become files, and the lease that it came with.
+type fetch struct {
+	source   source
+	lease    Lease
+	response *vault.Response
+}
+
+// keepSession renews the session or follows it by a new one when its time has come.
+func (c *reconcile) keepSession(ctx context.Context) {
+	s := c.rec.current()
+	step := NextSession(*s, c.m.policy(c.rec))
+	now := c.now()
+	if step.Action == "" || now.Before(step.At) {
+		return
+	}
+	c.late(step.At, now, s.Trouble)
+	if step.Action == ActionFetch || s.expired(now) {
+		c.relogin(ctx)
+		return
+	}
+	g, err := c.vault.RenewSession(ctx, c.auth(s))
+	e := entry(c.rec, AuditRenewSession, err)
+	e.Kind, e.Expires = KindSession, now.Add(g.TTL)
+	c.m.Auditor.Audit(e)
+	switch vault.ClassOf(err) {
+	case vault.InvalidToken:
+		c.dead(s)
+		c.relogin(ctx)
+	case vault.NotRenewable, vault.Denied:
+		s.Final = true // its end stands; a new login comes before it
+	default:
+		if err != nil {
+			c.m.Observer.Rotation(KindSession, ActionRenew, failed(err))
+			c.fail(s, err)
+			return
+		}
+		s.Term, s.Trouble = s.Renewed(g, c.now()), Trouble{}
+		c.m.Observer.Rotation(KindSession, ActionRenew, renewed(s.Term))
+	}
+}
+
+// dead notes that Vault no longer knows a session: the leases under it are gone with it.
+func (c *reconcile) dead(s *Session) {
+	c.log.Warn("Session was ended behind our back; logging in again")
+	c.m.Observer.Rotation(KindSession, ActionCheck, ResultGone)
+	now := c.now()
+	s.Term = Term{Granted: s.Granted, TTL: max(now.Sub(s.Granted), 1), Expires: now, Final: true}
+}
+
+// relogin makes a new session, at most one in a rotation. The old one stays for as long as files depend on it.
+func (c *reconcile) relogin(ctx context.Context) {
+	old := c.rec.current()
+	if c.relogged || (old.Failures > 0 && c.now().Before(old.Retry)) {
+		return
+	}
+	c.relogged = true
+	err := c.login(ctx)
+	switch {
+	case errors.Is(err, ErrNoToken):
+		c.m.Observer.Rotation(KindSession, ActionFetch, ResultNoToken)
+	case err != nil:
+		c.m.Observer.Rotation(KindSession, ActionFetch, failed(err))
+	default:
+		c.m.Observer.Rotation(KindSession, ActionFetch, ResultOK)
+		return
+	}
+	c.fail(c.rec.current(), err)
+}
+
+// due lists the steps whose time has come. What hangs on a session that is not the current one is to be fetched anew.
+func (c *reconcile) due() []task {
+	now, policy, session := c.now(), c.m.policy(c.rec), c.rec.current()
+	if session.expired(now) {
+		return nil // nothing can be asked before the next login
+	}
+	var due []task
+	for _, s := range c.sources {
+		l := c.rec.lease(s.Key)
+		if l == nil {
+			due = append(due, task{source: s, action: ActionFetch})
+			continue
+		}
+		step := Next(*l, policy)
+		if l.ID != "" && l.Session != session.Number {
+			step.Action = ActionFetch
+			if l.Failures == 0 {
+				step.At = now
+			}
+		}
+		if now.Before(step.At) {
+			continue
+		}
+		c.late(step.At, now, l.Trouble)
+		due = append(due, task{source: s, lease: *l, action: step.Action})
+	}
+	return due
+}
+
+// late observes how late a step is. Attempts after a failure are not late, they wait on purpose.
+func (c *reconcile) late(planned, now time.Time, t Trouble) {
+	if t.Failures == 0 {
+		c.m.Observer.Late(now.Sub(planned))
+	}
+}
+
+// work does the tasks in parallel and takes their outcomes into the record. It returns what was read.
+func (c *reconcile) work(ctx context.Context, due []task) []fetch {
+	outcomes := make([]outcome, len(due))
+	group := new(errgroup.Group)
+	group.SetLimit(parallelReads)
+	for i, t := range due {
+		group.Go(func() error {
+			outcomes[i] = c.step(ctx, t)
+			return nil
+		})
+	}
+	_ = group.Wait()
+
+	var fetched []fetch
+	relogin := false
+	for _, o := range outcomes {
+		relogin = relogin || vault.ClassOf(o.err) == vault.InvalidToken
+		if f, ok := c.take(o); ok {
+			fetched = append(fetched, f)
+		}
+	}
+	if relogin {
+		c.dead(c.rec.current())
+		c.relogin(ctx)
+	}
+	return fetched
+}
+
+// step does one task. It reads the record and does not change it.
+func (c *reconcile) step(ctx context.Context, t task) outcome {
+	switch t.action {
+	case ActionRenew:
+		return c.renew(ctx, t)
+	case ActionCheck:
+		return c.check(ctx, t)
+	default:
+		l, response, err := c.fetch(ctx, t.source, true)
+		return outcome{task: t, lease: l, response: response, err: err}
+	}
+}
+
+func (c *reconcile) renew(ctx context.Context, t task) outcome {
+	o := outcome{task: t, lease: t.lease}
+	g, err := c.vault.RenewLease(ctx, c.auth(c.rec.session(t.lease.Session)), t.lease.ID, 0)
+	e := entry(c.rec, AuditRenewLease, err)
+	e.Path, e.Files, e.LeaseID, e.Kind, e.Expires = t.lease.Path, t.source.fileNames(), t.lease.ID, t.lease.Kind, c.now().Add(g.TTL)
+	c.m.Auditor.Audit(e)
+	switch {
+	case err == nil:
+		o.lease.Term, o.lease.Trouble = t.lease.Renewed(g, c.now()), Trouble{}
+	case vault.ClassOf(err) == vault.LeaseGone:
+		o.gone = true
+	case vault.ClassOf(err) == vault.NotRenewable, vault.ClassOf(err) == vault.Denied:
+		o.lease.Final = true // its end stands; a new one is fetched before it
+	default:
+		o.err = err
+	}
+	return o
+}
+
+// check asks Vault whether the lease is still there. Where the role may not look leases up, the session is looked up in
+// its place: the lease dies with it.
+func (c *reconcile) check(ctx context.Context, t task) outcome {
+	o := outcome{task: t, lease: t.lease}
+	auth := c.auth(c.rec.session(t.lease.Session))
+	g, err := c.vault.LookupLease(ctx, auth, t.lease.ID)
+	if err != nil && vault.ClassOf(err) == vault.Denied {
+		_, err = c.vault.LookupSession(ctx, auth)
+		g.TTL = t.lease.Expires.Sub(c.now())
+	}
+	switch {
+	case err == nil:
+		o.lease.Checked, o.lease.Trouble = c.now(), Trouble{}
+		if end := c.now().Add(g.TTL); g.TTL > 0 && end.Before(t.lease.Expires.Add(-2*time.Second)) {
+			o.lease.Term = grant(c.now(), g.TTL, t.lease.Renewable) // somebody shortened it
+			o.lease.Final = t.lease.Final
+		}
+	case vault.ClassOf(err) == vault.LeaseGone:
+		o.gone = true
+	default:
+		o.err = err
+	}
+	return o
+}
+
+// take puts an outcome into the record. What was read stays apart until it is swapped in.
+func (c *reconcile) take(o outcome) (fetch, bool) {
+	kind := o.task.lease.Kind
+	if o.action == ActionFetch && o.err == nil {
+		kind = o.lease.Kind
+	}
+	l := c.rec.lease(o.source.Key)
+	switch {
+	case o.gone:
+		c.log.Warn("Lease was ended behind our back; fetching anew", logkey.Path, l.Path)
+		c.m.Observer.Rotation(kind, o.action, ResultGone)
+		l.gone(c.now())
+	case o.err != nil:
+		c.m.Observer.Rotation(kind, o.action, failed(o.err))
+		if vault.ClassOf(o.err) == vault.InvalidToken {
+			return fetch{}, false // the login that follows makes it due again
+		}
+		c.failLease(o.source, o.err)
+	case o.action == ActionFetch:
+		return fetch{o.source, o.lease, o.response}, true
+	default:
+		*l = o.lease
+		c.m.Observer.Rotation(kind, o.action, renewed(o.lease.Term))
+	}
+	return fetch{}, false
+}
+
+// gone makes l due at once: Vault no longer knows it. It counts as expired from now on.
+func (l *Lease) gone(now time.Time) {
+	l.Kind, l.ID = KindFixed, ""
+	l.Term = Term{Granted: now.Add(-floor), TTL: floor, Expires: now, Final: true}
+	l.Trouble = Trouble{}
+}
+
+// fail notes a failure on the current session.
+func (c *reconcile) fail(s *Session, err error) {
+	ends := s.Expires
+	for i := range c.rec.Leases {
+		if l := &c.rec.Leases[i]; !l.Expires.IsZero() && (ends.IsZero() || l.Expires.Before(ends)) {
+			ends = l.Expires
+		}
+	}
+	c.trouble(&s.Trouble, ends, err)
+	c.report(KindSession, "", s.Trouble, err)
+}
+
+// failLease notes a failure on the lease of a source; a source that never had one gets a place for it.
+func (c *reconcile) failLease(s source, err error) {
+	l := c.rec.lease(s.Key)
+	if l == nil {
+		c.rec.Leases = append(c.rec.Leases, Lease{Key: s.Key, Path: s.Request.Path, Kind: KindPlain, Term: Term{Granted: c.now()}})
+		l = &c.rec.Leases[len(c.rec.Leases)-1]
+	}
+	c.trouble(&l.Trouble, c.rec.ends(l), err)
+	c.report(l.Kind, l.Path, l.Trouble, err)
+}
+
+func (c *reconcile) trouble(t *Trouble, ends time.Time, err error) {
+	t.Failures++
+	t.Problem = err.Error()
+	t.Retry = Retry(c.now(), ends, t.Failures, vault.ClassOf(err), retryAfter(err), spreadOf(c.rec.VolumeID))
+}
+
+// retryAfter is what Vault asked for, or 0.
+func retryAfter(err error) time.Duration {
+	var v *vault.Error
+	if errors.As(err, &v) {
+		return v.RetryAfter
+	}
+	return 0
+}
+
+// failed is the result that counts an error.
+func failed(err error) Result { return Result(vault.ClassOf(err).String()) }
+
+func renewed(t Term) Result {
+	if t.Final {
+		return ResultCapped
+	}
+	return ResultOK
+}
