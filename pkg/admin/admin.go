@@ -12,7 +12,10 @@
 // MaxVolumes, MaxItems and MaxText, so that neither side can be made to hold an answer of any size.
 package admin
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // APIVersion is the value of List.APIVersion.
 const APIVersion = "leasefs.io/admin/v1"
@@ -21,7 +24,7 @@ const APIVersion = "leasefs.io/admin/v1"
 const (
 	MaxVolumes = 4096 // volumes in one List
 	MaxItems   = 256  // files, and leases, of one Volume
-	MaxText    = 512  // bytes of LastError
+	MaxText    = 512  // bytes of a LastError
 )
 
 // List is the answer to GET /v1/volumes.
@@ -36,32 +39,35 @@ type List struct {
 // Volume is one volume of the node.
 type Volume struct {
 	ID             string     `json:"id"`
+	Target         string     `json:"target"` // where it is mounted
 	Namespace      string     `json:"namespace"`
 	Pod            string     `json:"pod"`
 	PodUID         string     `json:"podUID"`
 	ServiceAccount string     `json:"serviceAccount"`
 	Connection     string     `json:"connection"`
 	Role           string     `json:"role"`
-	Phase          string     `json:"phase"`
+	Phase          string     `json:"phase"` // publishing | live | releasing
 	Generation     string     `json:"generation,omitempty"`
-	Files          []string   `json:"files"`                 // paths inside the volume; never null
-	Leases         []Lease    `json:"leases"`                // the session is not among them; never null
-	Session        *Lease     `json:"session,omitempty"`     // absent: no session at the moment
-	Next           *time.Time `json:"next,omitempty"`        // when the daemon comes back to the volume
-	Expires        *time.Time `json:"expires,omitempty"`     // when the first of its secrets ends; absent: none does
-	Expired        bool       `json:"expired,omitempty"`     // a secret in the volume has ended
-	Failures       int        `json:"failures,omitempty"`    // attempts that failed in a row
-	LastError      string     `json:"lastError,omitempty"`   // of the last of them
-	LastErrorAt    *time.Time `json:"lastErrorAt,omitempty"` //
-	Truncated      bool       `json:"truncated,omitempty"`   // there are more than MaxItems files or leases
+	Rotated        *time.Time `json:"rotated,omitempty"`   // when the files last changed
+	Files          []string   `json:"files"`               // paths inside the volume; never null
+	Session        *Lease     `json:"session,omitempty"`   // absent: there is none at the moment
+	Leases         []Lease    `json:"leases"`              // the session is not among them; never null
+	Next           *time.Time `json:"next,omitempty"`      // when the daemon comes back to the volume
+	Expires        *time.Time `json:"expires,omitempty"`   // when the first of its secrets ends; absent: none does
+	Expired        bool       `json:"expired,omitempty"`   // a secret of the volume has ended
+	LastError      string     `json:"lastError,omitempty"` // of what fails at the moment
+	Truncated      bool       `json:"truncated,omitempty"` // there are more than MaxItems files or leases
 }
 
-// Lease is one secret, or the session, of a volume.
+// Lease is one secret of a volume, or its session.
 type Lease struct {
-	Path    string     `json:"path,omitempty"`    // in Vault; empty for the session
-	Kind    string     `json:"kind"`              // of lease, see docs/design.md
-	Next    *time.Time `json:"next,omitempty"`    // when it is renewed, checked or read anew
-	Expires *time.Time `json:"expires,omitempty"` // absent: it does not
+	Path       string     `json:"path,omitempty"`       // in Vault; empty for the session
+	Files      []string   `json:"files,omitempty"`      // that are made from it
+	Kind       string     `json:"kind"`                 // session | renewable | fixed | certificate | static-role | plain
+	NextAction string     `json:"nextAction,omitempty"` // renew | fetch | check
+	Next       *time.Time `json:"next,omitempty"`       // when that is done
+	Expires    *time.Time `json:"expires,omitempty"`    // absent: it does not end by itself
+	LastError  string     `json:"lastError,omitempty"`
 }
 
 // bounded returns l cut to the bounds of the package.
@@ -77,17 +83,27 @@ func bounded(l List) List {
 		if len(v.Leases) > MaxItems {
 			v.Leases, v.Truncated = v.Leases[:MaxItems], true
 		}
-		if len(v.LastError) > MaxText {
-			v.LastError = v.LastError[:MaxText] + "..."
+		leases := make([]Lease, len(v.Leases))
+		for j, l := range v.Leases {
+			if len(l.Files) > MaxItems {
+				l.Files, v.Truncated = l.Files[:MaxItems], true
+			}
+			l.LastError = short(l.LastError)
+			leases[j] = l
 		}
+		v.Leases, v.LastError = leases, short(v.LastError)
 		if v.Files == nil {
 			v.Files = []string{}
-		}
-		if v.Leases == nil {
-			v.Leases = []Lease{}
 		}
 		volumes[i] = v
 	}
 	l.Volumes = volumes
 	return l
+}
+
+func short(text string) string {
+	if len(text) <= MaxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:MaxText], "") + "..."
 }

@@ -42,11 +42,10 @@ func NewServer(path string, list func() List, log *slog.Logger) *Server {
 
 // Run listens and answers until ctx ends, and then removes the socket.
 //
-// Three locks, because each alone has a hole: the folder is 0700 (but somebody may have been given it before), the
-// socket is 0600 (but between bind and chmod it is what the umask makes of it), and the kernel's word on who connected
-// must be root or the daemon's own user.
+// Three locks, because a person can loosen two of them: the folder must be 0700, the socket is 0600 from its first
+// instant, and the kernel's word on who connected must be root or the daemon's own user.
 func (s *Server) Run(ctx context.Context) error {
-	l, err := s.listen()
+	l, err := s.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,7 +67,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return fmt.Errorf("serving the admin socket %s: %w", s.path, err)
 }
 
-func (s *Server) listen() (net.Listener, error) {
+func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 	dir := filepath.Dir(s.path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the folder of the admin socket: %w", err)
@@ -93,15 +92,21 @@ func (s *Server) listen() (net.Listener, error) {
 			return nil, fmt.Errorf("removing the old admin socket: %w", err)
 		}
 	}
-	l, err := net.Listen("unix", s.path)
+	config := net.ListenConfig{Control: ownerOnly}
+	l, err := config.Listen(ctx, "unix", s.path)
 	if err != nil {
 		return nil, fmt.Errorf("listening on the admin socket: %w", err)
 	}
-	if err := os.Chmod(s.path, 0o600); err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("closing the admin socket to others: %w", err)
-	}
 	return l, nil
+}
+
+// ownerOnly sets a socket's mode before bind gives it a name: Linux makes the file with the mode of the socket's inode.
+func ownerOnly(_, _ string, conn syscall.RawConn) error {
+	var chmod error
+	if err := conn.Control(func(fd uintptr) { chmod = syscall.Fchmod(int(fd), 0o600) }); err != nil {
+		return err
+	}
+	return chmod
 }
 
 func (s *Server) handler() http.Handler {
