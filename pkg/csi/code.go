@@ -48,9 +48,9 @@ func judge(err error) codes.Code {
 			return codes.FailedPrecondition
 		}
 		return codes.AlreadyExists
-	case *rotation.BudgetError:
+	case *rotation.BudgetError, *rotation.SizeError:
 		return codes.ResourceExhausted
-	case *rotation.MountError, *panicError:
+	case *rotation.MountError, *render.MissingResponseError, *panicError:
 		return codes.Internal
 	case *render.MissingKeyError, *render.EncodingError, *vault.UnknownConnectionError:
 		return codes.FailedPrecondition

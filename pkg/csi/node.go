@@ -36,13 +36,15 @@ type node struct {
 // token that has expired - must not become an error while the pod has its files: kubelets before 1.36 take the volume
 // away from a running pod then (kubernetes/kubernetes#121271). It is logged instead, and rotation goes on as it can.
 func (n *node) NodePublishVolume(ctx context.Context, req *spec.NodePublishVolumeRequest) (*spec.NodePublishVolumeResponse, error) {
-	alive := n.volumes.Alive(req.GetVolumeId(), req.GetTargetPath())
+	_, err := n.volumes.Usage(ctx, req.GetVolumeId(), req.GetTargetPath())
+	alive := err == nil
 	if alive {
 		callOf(ctx).method = Republish
 	}
-	request, err := readPublish(req, n.config.Current(), n.now())
+	settings := n.config.Current()
+	request, err := readPublish(req, settings, n.now())
 	if err == nil {
-		err = n.volumes.Publish(ctx, request)
+		err = n.publish(ctx, request, settings.PublishTimeout)
 	} else if alive {
 		n.log.Warn("a volume that is mounted would be refused today; its files stay, and its token is not renewed from this call",
 			logkey.Volume, req.GetVolumeId(), logkey.Pod, podOf(req), logkey.Error, clean(err.Error()))
@@ -52,6 +54,16 @@ func (n *node) NodePublishVolume(ctx context.Context, req *spec.NodePublishVolum
 		return nil, err
 	}
 	return &spec.NodePublishVolumeResponse{}, nil
+}
+
+// publish bounds the first fetch as the administrator says, but never beyond the call's own bound.
+func (n *node) publish(ctx context.Context, request rotation.Request, timeout time.Duration) error {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	return n.volumes.Publish(ctx, request)
 }
 
 // NodeUnpublishVolume takes a volume away. One that is not there is gone already.
@@ -79,7 +91,7 @@ func (n *node) NodeGetVolumeStats(ctx context.Context, req *spec.NodeGetVolumeSt
 		return nil, err
 	}
 	usage, err := n.volumes.Usage(ctx, req.GetVolumeId(), req.GetVolumePath())
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, mount.ErrNotMounted) {
 		err = rotation.ErrUnknownVolume
 	}
 	if err != nil {

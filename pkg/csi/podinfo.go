@@ -63,7 +63,7 @@ func (f *faults) podInfo(info map[string]string) rotation.Pod {
 		}
 	}
 	if len(missing) > 0 {
-		f.addf("volume_context", "%s missing: set CSIDriver.spec.podInfoOnMount to true", strings.Join(missing, ", "))
+		f.addf("volumeContext", "%s missing: set CSIDriver.spec.podInfoOnMount to true", strings.Join(missing, ", "))
 	}
 	if value, ok := info[keyEphemeral]; value != "true" {
 		problem := "is missing"
@@ -90,9 +90,9 @@ func complete(p rotation.Pod) bool {
 func (f *faults) tokens(req *spec.NodePublishVolumeRequest, transport TokenTransport) string {
 	var tokens string
 	places := map[TokenTransport]map[string]string{
-		TokensInSecrets:   req.GetSecrets(),
-		TokensInContext:   req.GetVolumeContext(),
-		"publish_context": req.GetPublishContext(),
+		TokensInSecrets:  req.GetSecrets(),
+		TokensInContext:  req.GetVolumeContext(),
+		"publishContext": req.GetPublishContext(),
 	}
 	elsewhere := false
 	for _, place := range slices.Sorted(maps.Keys(places)) {
@@ -103,8 +103,8 @@ func (f *faults) tokens(req *spec.NodePublishVolumeRequest, transport TokenTrans
 			tokens = value
 		default:
 			elsewhere = true
-			f.addf(string(place)+"["+keyTokens+"]", "is refused: pods' tokens are taken from %s only. "+
-				"If the kubelet put it here, CSIDriver.spec.serviceAccountTokenInSecrets and the daemon's token transport disagree; else remove it from the pod", transport)
+			f.addf(string(place)+"["+keyTokens+"]", "is refused: on this node pods' tokens are taken from %s only. If the kubelet put it here, "+
+				"CSIDriver.spec.serviceAccountTokenInSecrets and defaults.tokenTransport of the driver's configuration disagree; else remove it from the pod", transport)
 		}
 	}
 	if tokens == "" && !elsewhere {
@@ -123,7 +123,7 @@ func (f *faults) tokens(req *spec.NodePublishVolumeRequest, transport TokenTrans
 func howToSend(transport TokenTransport) string {
 	const requests = "list the connection's audience in CSIDriver.spec.tokenRequests"
 	if transport == TokensInSecrets {
-		return requests + " and set serviceAccountTokenInSecrets to true there (Kubernetes 1.35 or later; before, set the daemon's token transport to volume_context)"
+		return requests + " and set serviceAccountTokenInSecrets to true there (Kubernetes 1.35 or later; before, set defaults.tokenTransport of the driver's configuration to " + string(TokensInContext) + ")"
 	}
 	return requests + " and leave serviceAccountTokenInSecrets unset or false"
 }

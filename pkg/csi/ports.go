@@ -19,11 +19,9 @@ type Volumes interface {
 	Publish(context.Context, rotation.Request) error
 	// Unpublish takes it away; an unknown volume or path is no error.
 	Unpublish(ctx context.Context, volumeID, target string) error
-	// Usage is how full the volume is; rotation.ErrUnknownVolume when there is none of that id at that path.
+	// Usage is how full the volume is; rotation.ErrUnknownVolume when there is none of that id at that path, and some
+	// other error when its mount is not there. It is asked at every publish, so it must be cheap and wait for nothing.
 	Usage(ctx context.Context, volumeID, target string) (mount.Usage, error)
-	// Alive reports whether the volume is published at that path and its files are there. It must be cheap and must not
-	// wait for a volume that is busy.
-	Alive(volumeID, target string) bool
 }
 
 // Configuration gives the settings in force; they may change between calls.
@@ -39,12 +37,15 @@ type Settings struct {
 	// PodsDir is the kubelet's directory of pods (/var/lib/kubelet/pods): targets must be below it, in the pod's own
 	// directory. Empty: targets may be anywhere.
 	PodsDir string
+	// PublishTimeout bounds a publish; 0: DefaultCallTimeout, which bounds every call.
+	PublishTimeout time.Duration
 	// Resolve fills in what an author left out and refuses what the administrator does not allow. An error that is an
 	// *attributes.Faults is told to the author together with the request's other faults.
 	Resolve func(attributes.Spec) (rotation.Plan, error)
 }
 
-// TokenTransport is where in a request the kubelet puts the pod's service account tokens.
+// TokenTransport is where in a request the kubelet puts the pod's service account tokens, in the words of the
+// configuration file.
 type TokenTransport string
 
 // Transports.
@@ -52,7 +53,7 @@ const (
 	// TokensInSecrets: CSIDriver.spec.serviceAccountTokenInSecrets is true (KEP-5538, Kubernetes 1.35 and later).
 	TokensInSecrets TokenTransport = "secrets"
 	// TokensInContext: it is false or unknown to the cluster; tokens are in the volume context (KEP-1855).
-	TokensInContext TokenTransport = "volume_context"
+	TokensInContext TokenTransport = "volumeContext"
 )
 
 // Observer is told of every call, for metrics. Labels are bounded.

@@ -11,6 +11,7 @@ import (
 	"hash"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
@@ -91,11 +92,53 @@ func (f *faults) plan(attrs map[string]string, settings Settings) (rotation.Plan
 	parsed, err := attributes.Parse(attrs)
 	if err != nil {
 		f.merge("volumeAttributes", err)
+		f.planOfRest(attrs, err, settings)
 		return rotation.Plan{}, false
 	}
 	plan, err := settings.Resolve(parsed)
 	f.merge("volumeAttributes", err)
 	return plan, err == nil
+}
+
+// planOfRest tells what the configuration has against those attributes that could be read, when others could not:
+//
+//  1. leave out the attributes that have faults; objects, of which there must be one, are stood in for, for the
+//     configuration has no say in them;
+//  2. resolve the rest;
+//  3. drop what follows from leaving out: faults of the same attributes. Without a readable choice of connection there is
+//     nothing to resolve against.
+func (f *faults) planOfRest(attrs map[string]string, err error, settings Settings) {
+	var known *attributes.Faults
+	if !errors.As(err, &known) {
+		return
+	}
+	faulty := map[string]bool{}
+	for _, fault := range known.List {
+		key, _, _ := strings.Cut(fault.Key, "[")
+		faulty[key] = true
+	}
+	if faulty["connection"] || faulty["vaultAddress"] {
+		return
+	}
+	rest := map[string]string{"objects": `[{"objectName": "file", "secretPath": "path"}]`} // 1
+	for _, key := range attributes.VolumeKeys() {
+		if value, given := attrs[key.Name]; given && !faulty[key.Name] && key.Name != "objects" {
+			rest[key.Name] = value
+		}
+	}
+	parsed, err := attributes.Parse(rest)
+	if err != nil {
+		return
+	}
+	_, err = settings.Resolve(parsed) // 2
+	var more *attributes.Faults
+	if errors.As(err, &more) {
+		for _, fault := range more.List { // 3
+			if !faulty[fault.Key] {
+				f.list = append(f.list, fault)
+			}
+		}
+	}
 }
 
 // fingerprint stands for the author's attributes: equal maps, and only those, have equal fingerprints.

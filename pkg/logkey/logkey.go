@@ -32,6 +32,8 @@ const (
 	Support        = "support"        // what the kernel offers to the mounter
 	Signal         = "signal"         //
 	Reason         = "reason"         //
+	Request        = "request"        // a CSI request without anything that may be secret
+	Stack          = "stack"          // functions and lines of a panic
 	Setting        = "setting"        // keys of the configuration
 	User           = "user"           // a numeric user id
 )
