@@ -5,7 +5,7 @@
 // no network, no clock.
 //
 // The keys of the standard Vault CSI provider's SecretProviderClass have the same names and meanings, so that moving
-// over is a paste; keys.go lists them all, and docs/volume-attributes.md is generated from that list.
+// over is a paste; keys.go lists them all, and the tables of docs/volume-attributes.md are made from that list.
 package attributes
 
 import (
@@ -132,7 +132,7 @@ func (p *parser) faultf(key, format string, args ...any) {
 
 // unknownKeys reports every key that Parse does not read, with the reason or the nearest one that it does read.
 func (p *parser) unknownKeys() {
-	known := volumeKeyNames()
+	known := names(VolumeKeys())
 	for _, key := range slices.Sorted(maps.Keys(p.attrs)) {
 		switch {
 		case slices.Contains(known, key):

@@ -3,7 +3,9 @@
 
 package attributes
 
-// KeyDoc describes one key for people; docs/volume-attributes.md is generated from these.
+import "fmt"
+
+// KeyDoc describes one key for people; the tables of docs/volume-attributes.md are made from these.
 type KeyDoc struct {
 	Name    string
 	Default string
@@ -11,12 +13,20 @@ type KeyDoc struct {
 	Doc     string
 }
 
+// PermissionBound says what ParsePermission accepts.
+const PermissionBound = "octal with a leading 0; bits of 0664, at least one of them read"
+
+const minSizeText = "4Ki" // MinSize
+
+// anyText says what ValidateName accepts.
+var anyText = fmt.Sprintf("text without control characters, at most %d bytes", maxName)
+
 // VolumeKeys are the keys of volumeAttributes: the one list of them.
 func VolumeKeys() []KeyDoc {
 	return []KeyDoc{
-		{"roleName", "the connection's `role`", "text without control characters, at most 512 bytes",
+		{"roleName", "the connection's `role`", anyText,
 			"Vault role to log in with. Required where the connection has no default role."},
-		{"objects", "required", "YAML list of 1 to 256 objects, at most 256 KiB",
+		{"objects", "required", fmt.Sprintf("YAML list of 1 to %d objects, at most %d KiB", MaxObjects, objectLimits.Bytes>>10),
 			"The files of the volume; see the keys of an object below."},
 		{"connection", "`default`, or the one that `vaultAddress` names", "name of an allowed connection",
 			"Which Vault. The node's administrator lists them in the configuration file."},
@@ -26,17 +36,17 @@ func VolumeKeys() []KeyDoc {
 			"Vault namespace to log in to (Vault Enterprise, OpenBao)."},
 		{"authMethod", "the connection's `authMethod`", "`kubernetes` or `jwt`",
 			"How the pod's service account token is presented."},
-		{"vaultAuthMountPath", "the connection's `authMount`", "path without `auth/`, at most 512 bytes",
+		{"vaultAuthMountPath", "the connection's `authMount`", fmt.Sprintf("path without `auth/`, at most %d bytes", maxName),
 			"Where the auth method is mounted in Vault."},
 		{"vaultKubernetesMountPath", "", "as `vaultAuthMountPath`",
 			"Older name of `vaultAuthMountPath`."},
-		{"audience", "the connection's `audience`", "text without control characters, at most 512 bytes",
+		{"audience", "the connection's `audience`", anyText,
 			"Audience of the service account token to log in with; it must be one of the CSIDriver object's `tokenRequests`."},
-		{"refreshInterval", "`defaults.refreshInterval`", "duration from `defaults.minRefreshInterval` to 8760h",
+		{"refreshInterval", "`defaults.refreshInterval`", fmt.Sprintf("duration from `defaults.minRefreshInterval` to %.0fh", MaxRefreshInterval.Hours()),
 			"How often secrets without a lease are read again."},
-		{"size", "`defaults.volumeSize`", "quantity from 4Ki to `defaults.maxVolumeSize`",
+		{"size", "`defaults.volumeSize`", "quantity from " + minSizeText + " to `defaults.maxVolumeSize`",
 			"How much content the files of the volume may have together."},
-		{"filePermission", "`defaults.fileMode`", "octal with a leading 0; bits of 0664, at least one of them read",
+		{"filePermission", "`defaults.fileMode`", PermissionBound,
 			"Mode of the files that set none of their own."},
 		{"onExpiry", "`keep`", "`keep` or `remove`",
 			"What becomes of the files when their secret has expired and cannot be replaced."},
@@ -46,17 +56,17 @@ func VolumeKeys() []KeyDoc {
 // ObjectKeys are the keys of an element of `objects`: the one list of them.
 func ObjectKeys() []KeyDoc {
 	return []KeyDoc{
-		{"objectName", "required", "relative path: at most 4095 bytes, 16 levels, 255 bytes a name; no name begins with `..`; no control characters",
+		{"objectName", "required", fmt.Sprintf("relative path: at most %d bytes, %d levels, %d bytes a name; no name begins with `..`; no control characters", MaxPathBytes, MaxPathDepth, MaxNameBytes),
 			"Path of the file in the volume. Unique, and no directory of another object's path."},
-		{"secretPath", "required", "path in Vault, with an optional query; at most 2048 bytes",
+		{"secretPath", "required", fmt.Sprintf("path in Vault, with an optional query; at most %d bytes", maxSecretPath),
 			"Such as `secret/data/db?version=3`. A leading `/` or `/v1/` is dropped."},
-		{"secretKey", "the whole response, as JSON", "text without control characters, at most 512 bytes",
+		{"secretKey", "the whole response, as JSON", anyText,
 			"Key in the secret's data. A value that is not text is written as JSON."},
 		{"method", "`GET`", "`GET`, `PUT` or `POST`",
 			"HTTP method of the request."},
 		{"secretArgs", "none", "mapping; only with `PUT` and `POST`",
 			"Body of the request, such as `common_name` and `ttl` of a certificate."},
-		{"filePermission", "the volume's `filePermission`", "octal with a leading 0; bits of 0664, at least one of them read",
+		{"filePermission", "the volume's `filePermission`", PermissionBound,
 			"Mode of the file."},
 		{"encoding", "`utf-8`", "`utf-8`, `base64` or `hex`; the latter two only with `secretKey`",
 			"How the value in Vault is encoded; the file gets the decoded bytes."},
@@ -98,5 +108,3 @@ func names(keys []KeyDoc) []string {
 	}
 	return list
 }
-
-func volumeKeyNames() []string { return names(VolumeKeys()) }

@@ -136,12 +136,9 @@ func (r objectReader) text(key string, check func(string) error) string {
 	return s
 }
 
+// required reads text that must be there.
 func (r objectReader) required(key string, check func(string) error) string {
-	if v, given := r.values[key]; given {
-		if s, ok := v.Text(); ok && s == "" {
-			v.Faultf("is required, not empty")
-		}
-	} else {
+	if v, given := r.values[key]; !given || v.IsEmpty() {
 		r.value(key).Faultf("is required")
 	}
 	return r.text(key, check)
@@ -189,7 +186,7 @@ func (r objectReader) args(key string) map[string]any {
 //
 //  1. cut at the first "?";
 //  2. drop what people put before the path: "/", "v1/", "/v1/";
-//  3. refuse what a server between us and Vault would make something else of.
+//  3. refuse what would be another path once it is cleaned on its way; the client escapes the rest.
 func (r objectReader) secretPath(key string) (string, url.Values) {
 	s := r.required(key, func(string) error { return nil })
 	if s == "" {
@@ -206,8 +203,8 @@ func (r objectReader) secretPath(key string) (string, url.Values) {
 		v.Faultf("%v", err)
 		return "", nil
 	}
-	if !printable(s) || strings.ContainsAny(path, "#%\\") {
-		v.Faultf(`must be UTF-8 text without control or invisible characters, "#", "%%" and "\": it is sent as it is written`)
+	if !printable(s) {
+		v.Faultf("must be UTF-8 text without control or invisible characters")
 		return "", nil
 	}
 	if rawQuery == "" {

@@ -20,7 +20,10 @@ import (
 	"github.com/leasefs/leasefs/pkg/strictyaml"
 )
 
-const maxName = 512 // bytes of a role, a mount, a namespace, an audience, a key
+const (
+	maxName    = 512  // bytes of a role, a mount, a namespace, an audience, a key
+	maxAddress = 2048 // bytes
+)
 
 // name reads text that goes to Vault as it stands.
 func (p *parser) name(key string) string {
@@ -83,7 +86,7 @@ func (p *parser) size(key string) int64 {
 	case err != nil:
 		p.faultf(key, "%v", err)
 	case n < MinSize:
-		p.faultf(key, "must be at least 4Ki")
+		p.faultf(key, "must be at least %s", minSizeText)
 	default:
 		return n
 	}
@@ -108,7 +111,7 @@ func (p *parser) address(key string) string {
 	if value == "" {
 		return ""
 	}
-	if u, err := url.Parse(value); err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
+	if u, err := url.Parse(value); len(value) > maxAddress || err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
 		p.faultf(key, "must be an address such as https://vault.example.com:8200") // err would repeat the value
 		return ""
 	}

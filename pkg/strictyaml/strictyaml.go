@@ -13,6 +13,7 @@ package strictyaml
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -151,8 +152,21 @@ func (d *Document) check(v Value, depth int) {
 	}
 	for i := 0; i+1 < len(v.node.Content); i += 2 {
 		key, value := v.node.Content[i], v.node.Content[i+1]
-		d.check(Value{Key: v.Key, doc: d, node: key}, 0)
+		d.checkKey(Value{Key: v.Key, doc: d, node: key})
 		d.check(v.below(Name(key.Value), value), depth-1)
+	}
+}
+
+// checkKey allows scalars of any type as keys, for 1 and true are keys of JSON objects too, but none that means anything
+// to YAML itself.
+func (d *Document) checkKey(k Value) {
+	switch {
+	case k.node.Kind != yaml.ScalarNode || k.IsNull():
+		k.Faultf("a key must be plain text")
+	case k.node.ShortTag() == "!!merge":
+		k.Faultf("merge keys (<<) are not supported: write the keys out")
+	default:
+		d.check(k, 1)
 	}
 }
 
@@ -187,41 +201,39 @@ func (v Value) Child(key string) Value { return v.below(key, v.node) }
 // as good as absent. A nil known allows all keys and keeps those without a value.
 func (v Value) Mapping(known []string, refused map[string]string) (map[string]Value, bool) {
 	if v.node.Kind != yaml.MappingNode {
-		v.wrongType("a mapping (key: value)")
+		v.wrongType("a mapping")
 		return nil, false
 	}
 	values := make(map[string]Value, len(v.node.Content)/2)
-	var empty []string
 	for i := 0; i+1 < len(v.node.Content); i += 2 {
 		key := v.node.Content[i]
-		if k := (Value{Key: v.Key, doc: v.doc, node: key}); key.Kind != yaml.ScalarNode || k.IsNull() {
-			k.Faultf("a key must be plain text")
-			continue
-		}
 		value := v.below(Name(key.Value), v.node.Content[i+1])
 		here := Value{Key: value.Key, doc: v.doc, node: key}
-		switch _, twice := values[key.Value]; {
+		switch before, twice := values[key.Value]; {
 		case twice:
 			here.Faultf("is given twice")
+			if before.IsNull() {
+				values[key.Value] = value
+			}
 		case refused[key.Value] != "":
 			here.Faultf("%s", refused[key.Value])
 		case known != nil && !slices.Contains(known, key.Value):
 			here.Faultf("%s", Unknown(key.Value, known))
-		case known != nil && value.IsNull():
-			empty = append(empty, key.Value)
-			values[key.Value] = value
 		default:
 			values[key.Value] = value
 		}
 	}
-	for _, key := range empty {
-		delete(values, key)
+	if known != nil {
+		maps.DeleteFunc(values, func(_ string, v Value) bool { return v.IsNull() })
 	}
 	return values, true
 }
 
 // IsMapping reports whether v is a mapping.
 func (v Value) IsMapping() bool { return v.node.Kind == yaml.MappingNode }
+
+// IsEmpty reports whether v is the empty text.
+func (v Value) IsEmpty() bool { return v.node.Kind == yaml.ScalarNode && v.node.Value == "" }
 
 // IsNull reports whether v has no value.
 func (v Value) IsNull() bool { return v.node.Kind == yaml.ScalarNode && v.node.ShortTag() == "!!null" }
@@ -273,7 +285,7 @@ func (v Value) Float() (float64, bool) {
 			return f, true
 		}
 	}
-	v.wrongType("a number")
+	v.Faultf("must be a number in decimal notation, not %s", v.kind())
 	return 0, false
 }
 
@@ -284,7 +296,7 @@ func (v Value) Int() (int, bool) {
 			return i, true
 		}
 	}
-	v.wrongType("a whole number")
+	v.Faultf("must be a whole number in decimal notation, not %s", v.kind())
 	return 0, false
 }
 
@@ -305,8 +317,10 @@ func (v Value) kind() string {
 		return "nothing"
 	case "!!bool":
 		return "a boolean (quote it if it is text)"
-	case "!!int", "!!float":
+	case "!!int":
 		return "a number (quote it if it is text)"
+	case "!!float":
+		return "a fraction (quote it if it is text)"
 	case "!!timestamp":
 		return "a date (quote it if it is text)"
 	}
