@@ -112,8 +112,8 @@ build=
 stop() {
 	trap '' INT TERM HUP
 	if [ -n "$build" ]; then
-		# The second form is for a process that has not yet come to its session.
-		kill -TERM -- "-$build" 2>/dev/null || kill -TERM "$build" 2>/dev/null || :
+		# The second is for a process that has no session yet. (dash misreads `kill -TERM -- -PID`.)
+		kill -s TERM -- "-$build" 2>/dev/null || kill -s TERM "$build" 2>/dev/null || :
 		wait "$build" || :
 	fi
 	rm -rf "$stage"
@@ -128,21 +128,21 @@ chmod -R u+w "$stage"
 say "building Vault for tests and the demo, once, into $dir"
 say "this takes about 4 minutes on two cores and downloads about 400 MB of Go modules if they are not there yet"
 start
-setsid sh "$stage/build.sh" "$stage/vault" >"$log" 2>&1 </dev/null &
+setsid sh "$stage/build.sh" "$stage/unfinished" >"$log" 2>&1 </dev/null &
 build=$!
 while kill -0 "$build" 2>/dev/null; do tick "building Vault"; done
 status=0
 wait "$build" || status=$?
 build=
-if [ "$status" != 0 ] || ! is_vault "$stage/vault"; then
-	say "the build failed (exit status $status); its last lines:"
+if [ "$status" != 0 ] || ! is_vault "$stage/unfinished"; then
+	say "the build failed (exit status $status, or what it built does not run here); its last lines:"
 	tail -n 20 "$log" >&2
 	fail "all of it is in $log"
 fi
 
 # 3. Move it to its name last: what has the name is whole.
 mkdir -p "$dir"
-mv "$stage/vault" "$bin"
+mv "$stage/unfinished" "$bin"
 rm -f "$log"
 say "built $version in $(($(date +%s) - since)) s"
 echo "$bin"
