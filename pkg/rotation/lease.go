@@ -79,6 +79,10 @@ func grant(now time.Time, ttl time.Duration, renewable bool) Term {
 // Vault keeps saying `renewable: true` when the maximum TTL is reached; the signs are its warning and an end that no
 // longer moves. The end must move by at least a tenth of what was granted before, or renewing gains nothing.
 func (t Term) Renewed(g vault.Grant, now time.Time) Term {
+	if g.TTL <= 0 && !t.Expires.IsZero() { // less than a second is left
+		t.Final = true
+		return t
+	}
 	n := grant(now, g.TTL, g.Renewable)
 	gained := n.Expires.Sub(t.Expires)
 	n.Final = g.Capped || !g.Renewable || (!t.Expires.IsZero() && gained < t.TTL/10)

@@ -103,7 +103,7 @@ func (m *Manager) claim(req Request) (v *volume, created bool, err error) {
 		}
 		return v, false, nil
 	}
-	need := tmpfsSize(req.Plan)
+	need, _ := req.Plan.room()
 	if budget := m.Settings().NodeBudget; budget > 0 && m.reserved+need > budget {
 		return nil, false, &BudgetError{Want: need, Used: m.reserved, Budget: budget}
 	}
@@ -116,7 +116,7 @@ func (m *Manager) claim(req Request) (v *volume, created bool, err error) {
 // add makes v the manager's, with m.mu held.
 func (m *Manager) add(v *volume, r *Record) {
 	v.record.Store(r)
-	v.reserved = tmpfsSize(r.Plan)
+	v.reserved, _ = r.Plan.room()
 	m.reserved += v.reserved
 	m.volumes[v.id] = v
 }

@@ -6,7 +6,6 @@ package rotation
 import (
 	"fmt"
 	"io/fs"
-	"path"
 	"strings"
 
 	"github.com/google/uuid"
@@ -66,25 +65,24 @@ func (r *Record) mode() fs.FileMode {
 }
 
 const (
-	page       = 4096
-	sizeSlack  = 64 << 10
-	inodeSlack = 16
+	page      = 4 << 10  // a file takes whole pages, so each may waste almost one
+	sizeSlack = 64 << 10 // directories, links, what a swap needs
 )
 
-// tmpfsSize is the size of the volume's tmpfs, in bytes: two generations of content, each file rounded up to a page,
-// and some slack for directories.
-func tmpfsSize(p Plan) int64 {
-	return 2*(p.Size+page*int64(len(p.Objects))) + sizeSlack
+// room is the size of the volume's tmpfs, in bytes and inodes: two generations of content, as the security model
+// and the sizing formula of the documentation say, and inodes for three, the one before the current one included.
+func (p Plan) room() (size, inodes int64) {
+	files, dirs := int64(len(p.Objects)), int64(0)
+	for _, o := range p.Objects {
+		dirs += int64(strings.Count(o.Name, "/"))
+	}
+	return 2*(p.Size+files*page) + sizeSlack, 3*(1+files+dirs) + files + 16
 }
 
 // shape is the tmpfs of a volume.
 func (r *Record) shape(s Settings) mount.Shape {
-	inodes := int64(inodeSlack)
-	for _, o := range r.Plan.Objects {
-		// A file, its directories and its top-level link, in the current, the last and the next generation.
-		inodes += 3 * int64(2+strings.Count(path.Clean(o.Name), "/"))
-	}
-	return mount.Shape{Size: tmpfsSize(r.Plan), Inodes: inodes, GID: r.Group, SELinuxContext: s.SELinuxContext}
+	size, inodes := r.Plan.room()
+	return mount.Shape{Size: size, Inodes: inodes, GID: r.Group, SELinuxContext: s.SELinuxContext}
 }
 
 // checkSize tells whether files fit into what one generation may hold.

@@ -25,7 +25,8 @@ type reconcile struct {
 	sources []source
 	log     *slog.Logger
 
-	relogged bool // a login was tried in this rotation
+	relogged bool             // a login was tried in this rotation
+	fetched  map[string]fetch // what was read in this rotation and is not swapped in yet, by key
 }
 
 func (m *Manager) reconcile(v *volume) *reconcile {

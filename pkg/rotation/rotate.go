@@ -29,7 +29,7 @@ const rounds = 4
 //
 // A failure of one secret keeps its files and its lease as they are and does not hold up the others.
 func (c *reconcile) rotate(ctx context.Context) {
-	var fetched []fetch
+	c.fetched = map[string]fetch{}
 	if err := c.connect(); err != nil {
 		c.fail(c.rec.current(), err)
 	} else {
@@ -39,12 +39,12 @@ func (c *reconcile) rotate(ctx context.Context) {
 			if len(due) == 0 || ctx.Err() != nil {
 				break
 			}
-			fetched = append(fetched, c.work(ctx, due)...) // 2
+			c.work(ctx, due) // 2
 		}
 	}
-	expired := c.expire()    // 3
-	c.swap(fetched, expired) // 4
-	c.cleanUp(ctx)           // 5
+	expired := c.expire() // 3
+	c.swap(expired)       // 4
+	c.cleanUp(ctx)        // 5
 	c.logSaveError(c.save())
 }
 
@@ -141,6 +141,9 @@ func (c *reconcile) due() []task {
 	}
 	var due []task
 	for _, s := range c.sources {
+		if f, ok := c.fetched[s.Key]; ok && (f.lease.ID == "" || f.lease.Session == session.Number) {
+			continue
+		}
 		l := c.rec.lease(s.Key)
 		if l == nil {
 			due = append(due, task{source: s, action: ActionFetch})
@@ -169,8 +172,8 @@ func (c *reconcile) late(planned, now time.Time, t Trouble) {
 	}
 }
 
-// work does the tasks in parallel and takes their outcomes into the record. It returns what was read.
-func (c *reconcile) work(ctx context.Context, due []task) []fetch {
+// work does the tasks in parallel and takes their outcomes into the record.
+func (c *reconcile) work(ctx context.Context, due []task) {
 	outcomes := make([]outcome, len(due))
 	group := new(errgroup.Group)
 	group.SetLimit(parallelReads)
@@ -182,19 +185,15 @@ func (c *reconcile) work(ctx context.Context, due []task) []fetch {
 	}
 	_ = group.Wait()
 
-	var fetched []fetch
 	relogin := false
 	for _, o := range outcomes {
 		relogin = relogin || vault.ClassOf(o.err) == vault.InvalidToken
-		if f, ok := c.take(o); ok {
-			fetched = append(fetched, f)
-		}
+		c.take(o)
 	}
 	if relogin {
 		c.dead(c.rec.current())
 		c.relogin(ctx)
 	}
-	return fetched
 }
 
 // step does one task. It reads the record and does not change it.
@@ -240,9 +239,11 @@ func (c *reconcile) check(ctx context.Context, t task) outcome {
 		g.TTL = t.lease.Expires.Sub(c.now())
 	}
 	switch {
+	case err == nil && g.TTL <= 0:
+		o.gone = true
 	case err == nil:
 		o.lease.Checked, o.lease.Trouble = c.now(), Trouble{}
-		if end := c.now().Add(g.TTL); g.TTL > 0 && end.Before(t.lease.Expires.Add(-2*time.Second)) {
+		if end := c.now().Add(g.TTL); end.Before(t.lease.Expires.Add(-2 * time.Second)) {
 			o.lease.Term = grant(c.now(), g.TTL, t.lease.Renewable) // somebody shortened it
 			o.lease.Final = t.lease.Final
 		}
@@ -255,7 +256,7 @@ func (c *reconcile) check(ctx context.Context, t task) outcome {
 }
 
 // take puts an outcome into the record. What was read stays apart until it is swapped in.
-func (c *reconcile) take(o outcome) (fetch, bool) {
+func (c *reconcile) take(o outcome) {
 	kind := o.task.lease.Kind
 	if o.action == ActionFetch && o.err == nil {
 		kind = o.lease.Kind
@@ -269,16 +270,15 @@ func (c *reconcile) take(o outcome) (fetch, bool) {
 	case o.err != nil:
 		c.m.Observer.Rotation(kind, o.action, failed(o.err))
 		if vault.ClassOf(o.err) == vault.InvalidToken {
-			return fetch{}, false // the login that follows makes it due again
+			return // the login that follows makes it due again
 		}
 		c.failLease(o.source, o.err)
 	case o.action == ActionFetch:
-		return fetch{o.source, o.lease, o.response}, true
+		c.fetched[o.source.Key] = fetch{o.source, o.lease, o.response}
 	default:
 		*l = o.lease
 		c.m.Observer.Rotation(kind, o.action, renewed(o.lease.Term))
 	}
-	return fetch{}, false
 }
 
 // gone makes l due at once: Vault no longer knows it. It counts as expired from now on.

@@ -4,7 +4,8 @@
 package rotation
 
 import (
-	"hash/fnv"
+	"crypto/sha256"
+	"encoding/binary"
 	"time"
 
 	"github.com/leasefs/leasefs/pkg/vault"
@@ -130,9 +131,8 @@ func Retry(now, expires time.Time, failures int, class vault.Class, asked time.D
 
 // spreadOf is a stable share in [0, 1) for a volume, so that volumes that start together do not act together.
 func spreadOf(id string) float64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(id))
-	return float64(h.Sum64()>>11) / (1 << 53)
+	h := sha256.Sum256([]byte(id))
+	return float64(binary.BigEndian.Uint64(h[:8])>>11) / (1 << 53)
 }
 
 // part is the moment when the given part of the term has passed, up to a tenth of that earlier by the spread.

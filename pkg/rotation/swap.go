@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 
 	"github.com/leasefs/leasefs/pkg/attributes"
@@ -23,11 +24,11 @@ import (
 //  3. Record the staged generation with its leases: after a kill, the volume itself tells which leases are true.
 //  4. Swap: one rename.
 //  5. Record it as current; the leases that it replaced are to be revoked after the grace.
-func (c *reconcile) swap(fetched []fetch, expired bool) {
-	if len(fetched) == 0 && !expired {
+func (c *reconcile) swap(expired bool) {
+	if len(c.fetched) == 0 && !expired {
 		return
 	}
-	fetched, next, files, err := c.next(fetched) // 1
+	fetched, next, files, err := c.next() // 1
 	if err == nil {
 		err = checkSize(c.rec.Plan, files)
 	}
@@ -58,24 +59,23 @@ func (c *reconcile) swap(fetched []fetch, expired bool) {
 
 // next is the leases and files of the next generation, and the fetched secrets that it consists of. Secrets that do not
 // render are rejected and left as they are.
-func (c *reconcile) next(fetched []fetch) (accepted []fetch, leases []Lease, files []mount.File, err error) {
+func (c *reconcile) next() (accepted []fetch, leases []Lease, files []mount.File, err error) {
 	leases = slices.Clone(c.rec.Leases)
 	for _, s := range c.sources {
-		i := slices.IndexFunc(fetched, func(f fetch) bool { return f.source.Key == s.Key })
-		if i >= 0 {
-			rendered, err := c.render(s, fetched[i].response)
+		if f, ok := c.fetched[s.Key]; ok {
+			rendered, err := c.render(s, f.response)
 			if err == nil {
 				files = append(files, rendered...)
-				leases = put(leases, fetched[i].lease)
-				accepted = append(accepted, fetched[i])
+				leases = put(leases, f.lease)
+				accepted = append(accepted, f)
 				continue
 			}
-			c.reject(fetched[i:i+1], err)
+			c.reject([]fetch{f}, err)
 			leases = put(leases, *c.rec.lease(s.Key))
 		}
 		kept, err := c.keep(s)
 		if err != nil {
-			return fetched, nil, nil, err
+			return slices.Collect(maps.Values(c.fetched)), nil, nil, err
 		}
 		files = append(files, kept...)
 	}
