@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -221,7 +222,8 @@ func (l *layout) swap(gen string) error {
 }
 
 // repair cleans up after a kill at any point of any operation: temporary links, generations that are not current (partial,
-// staged, or old), and top-level links that the current generation needs or does not have.
+// staged, or old), and top-level links that the current generation needs or does not have. If someone has mounted something
+// below an old generation, its directories stay, without our files; that is no reason to give up a volume that reads well.
 func (l *layout) repair() error {
 	current, err := l.current()
 	if err != nil {
@@ -230,7 +232,7 @@ func (l *layout) repair() error {
 	if err := l.removeTemporary(); err != nil {
 		return err
 	}
-	if _, err := l.prune(current); err != nil {
+	if _, err := l.prune(current); err != nil && !errors.Is(err, syscall.EBUSY) {
 		return err
 	}
 	if current != "" {
@@ -309,7 +311,7 @@ func (l *layout) dropLinks(gen string) error {
 	return nil
 }
 
-// prune removes every generation but keep and returns how many it removed.
+// prune removes every generation but keep and returns how many it removed. One that cannot be removed does not stop the others.
 func (l *layout) prune(keep string) (removed int, err error) {
 	entries, err := names(l.root, ".")
 	if err != nil {
@@ -317,11 +319,12 @@ func (l *layout) prune(keep string) (removed int, err error) {
 	}
 	for _, entry := range entries {
 		if name := entry.Name(); isGeneration(name) && name != keep {
-			if err := l.root.RemoveAll(name); err != nil {
-				return removed, fmt.Errorf("removing generation %q: %w", name, err)
+			if removeErr := l.root.RemoveAll(name); removeErr != nil {
+				err = errors.Join(err, fmt.Errorf("removing generation %q: %w", name, removeErr))
+				continue
 			}
 			removed++
 		}
 	}
-	return removed, nil
+	return removed, err
 }

@@ -42,8 +42,12 @@ type Usage struct {
 
 // Shape is what a volume is made with. It does not change afterwards.
 type Shape struct {
-	Size   int64   // bytes, of all generations together; must be positive; see Room
-	Inodes int64   // of all generations together; must be positive; see Room
+	// Size is in bytes and must be positive. Everything takes whole pages: each file of each generation, and each link to a name
+	// of more than 120 bytes.
+	Size int64
+	// Inodes must be positive. Each file and directory of each generation takes one, each top-level link one, the volume itself
+	// five: its root, the generations' directories, and the data link with its successor.
+	Inodes int64
 	UID    uint32  // owner of all files; 0 is root
 	GID    *uint32 // group of all files, with directories 2750; nil: root's group and directories 0755
 	// SELinuxContext labels all files, such as system_u:object_r:container_file_t:s0. Empty, or a kernel without SELinux: no label.

@@ -115,17 +115,6 @@ func knowsSELinux() bool {
 	return err == nil && slices.Contains(strings.Fields(string(list)), "selinuxfs")
 }
 
-// Room returns a size in bytes and a number of inodes for a volume of up to content bytes in up to files files, whose paths
-// have up to dirs directories: enough for two complete generations, the links, and the metadata of a swap. A file takes whole
-// pages, so each may waste almost one; so does a link to a long name.
-func Room(content int64, files, dirs int) (size, inodes int64) {
-	const generations, slack = 2, 64 << 10
-	page := int64(os.Getpagesize())
-	size = generations*(content+int64(files)*page) + int64(files)*page + slack
-	inodes = generations*int64(1+files+dirs) + int64(files) + 8
-	return size, inodes
-}
-
 // below reports whether path is dir or below it; both are clean.
 func below(path, dir string) bool {
 	rel, err := filepath.Rel(dir, path)

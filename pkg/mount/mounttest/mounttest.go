@@ -129,7 +129,7 @@ func Mounts(t testing.TB, dir string) []string {
 	t.Helper()
 	var found []string
 	for _, line := range Lines(t, dir) {
-		found = append(found, strings.Fields(line)[4])
+		found = append(found, strings.ReplaceAll(strings.Fields(line)[4], `\040`, " "))
 	}
 	return found
 }
