@@ -33,6 +33,7 @@ type breaker struct {
 	probing  bool          // one caller asks
 	cooldown time.Duration // 0 while suspect only; else the breaker is open
 	until    time.Time     // end of the cool-down
+	why      string        // the last failure
 }
 
 // verdict is what a breaker says to a caller.
@@ -82,13 +83,21 @@ func (b *breaker) succeeded() {
 	b.close()
 }
 
-// failed tells of a failure. One that was sent before the breaker opened changes nothing.
-func (b *breaker) failed() {
+// failed tells of a failure. One that was sent before the breaker opened changes nothing but the reason.
+func (b *breaker) failed(why string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.why = why
 	if b.failures++; b.failures >= breakerThreshold {
 		b.suspect = true
 	}
+}
+
+// reason is the last failure, for who is refused.
+func (b *breaker) reason() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.why
 }
 
 func (b *breaker) close() { b.suspect, b.failures, b.cooldown = false, 0, 0 }

@@ -5,6 +5,7 @@ package vault
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -52,9 +53,9 @@ type refusal struct {
 	Warnings []string `json:"warnings"`
 	Data     struct {
 		Metadata struct {
-			Version   any    `json:"version"`
-			Deleted   string `json:"deletion_time"`
-			Destroyed bool   `json:"destroyed"`
+			Version   json.Number `json:"version"`
+			Deleted   string      `json:"deletion_time"`
+			Destroyed bool        `json:"destroyed"`
 		} `json:"metadata"`
 	} `json:"data"`
 	vault bool // it is one of Vault's
@@ -71,12 +72,14 @@ func decodeRefusal(body []byte) refusal {
 
 // explain adds what only this answer tells: why there is nothing at a path of KV version 2.
 func (r refusal) explain(e *Error) {
-	switch m := r.Data.Metadata; {
+	m := r.Data.Metadata
+	deleted, err := time.Parse(time.RFC3339, m.Deleted)
+	switch {
 	case e.Op != OpRead:
 	case e.Status == http.StatusNotFound && m.Destroyed:
 		e.hint = fmt.Sprintf("version %v was destroyed: write a new version, or ask for another with ?version=", m.Version)
-	case e.Status == http.StatusNotFound && m.Deleted != "":
-		e.hint = fmt.Sprintf("version %v was deleted at %s: undelete it, or write a new version", m.Version, clean(m.Deleted))
+	case e.Status == http.StatusNotFound && err == nil:
+		e.hint = fmt.Sprintf("version %v was deleted at %s: undelete it, or write a new version", m.Version, deleted.UTC().Format(time.RFC3339))
 	case e.Status == http.StatusNotFound && slices.ContainsFunc(r.Warnings, func(w string) bool { return strings.Contains(w, "versioned K/V") }):
 		mount, rest, _ := strings.Cut(e.Path, "/")
 		e.hint = fmt.Sprintf("this is KV version 2, whose paths have data/ after the mount, as in %s/data/%s", mount, rest)

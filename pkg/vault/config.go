@@ -104,7 +104,7 @@ func parseAddress(address string) (*url.URL, error) {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%q is no URL", address)
+		return nil, errors.New("is no URL") // not shown: what cannot be parsed may hold a password
 	case u.Scheme != "http" && u.Scheme != "https":
 		return nil, fmt.Errorf("%q must begin with https:// or http://", address)
 	case u.Hostname() == "":

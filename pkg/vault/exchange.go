@@ -54,9 +54,6 @@ type errTimeout struct{ after time.Duration }
 
 func (e errTimeout) Error() string { return fmt.Sprintf("no complete answer within %v", e.after) }
 
-// errBreaker is the answer to a request that was not sent.
-var errBreaker = errors.New("not asked: it did not answer the last requests, and is asked again after a pause")
-
 // exchange makes one request and returns its answer of 2xx, or an *Error.
 //
 //  1. Ask the breaker, before and after the wait for the rate limit: what waited must not go to a dead Vault.
@@ -89,13 +86,14 @@ func (c *Client) exchange(ctx context.Context, q call) (*reply, error) {
 		return nil, c.fail(ctx, q, err)
 	}
 	c.obs.VaultRequest(c.cfg.Name, q.op, strconv.Itoa(resp.StatusCode), took)
+	r, err := c.judge(q, resp, body)
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		c.breaker.failed()
+		c.breaker.failed(err.Error())
 	default:
 		c.breaker.succeeded()
 	}
-	return c.judge(q, resp, body)
+	return r, err
 }
 
 // detach makes a context that ends with the client, and not with ctx.
@@ -120,7 +118,7 @@ func (c *Client) admit(ctx context.Context, q call) error {
 		return nil
 	}
 	c.obs.VaultRequest(c.cfg.Name, q.op, CodeBreaker, 0)
-	err := c.fail(ctx, q, errBreaker)
+	err := c.fail(ctx, q, fmt.Errorf("not asked, as it is known to be down; the last failure was: %s", clean(c.breaker.reason())))
 	err.RetryAfter = after
 	return err
 }
@@ -161,7 +159,7 @@ func (c *Client) account(ctx context.Context, op Op, err error, took time.Durati
 	case errors.As(err, new(*badAnswer)), errors.As(err, new(*badRequest)):
 		c.breaker.succeeded()
 	default:
-		c.breaker.failed()
+		c.breaker.failed(err.Error())
 	}
 }
 
@@ -244,17 +242,22 @@ func readCapped(resp *http.Response, limit int64) ([]byte, error) {
 	if resp.ContentLength > limit {
 		return nil, tooLarge
 	}
-	var b bytes.Buffer
-	if resp.ContentLength > 0 {
-		b.Grow(int(resp.ContentLength) + bytes.MinRead)
+	// One byte more than is expected or allowed, so that the end is seen without growing for it.
+	b := make([]byte, 0, min(max(resp.ContentLength, 1023), limit)+1)
+	for {
+		n, err := resp.Body.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case int64(len(b)) > limit:
+			return nil, tooLarge
+		case errors.Is(err, io.EOF):
+			return b, nil
+		case err != nil:
+			return nil, fmt.Errorf("its answer broke off: %w", err)
+		case len(b) == cap(b):
+			b = append(make([]byte, 0, min(2*int64(cap(b)), limit+1)), b...)
+		}
 	}
-	if _, err := b.ReadFrom(io.LimitReader(resp.Body, limit+1)); err != nil {
-		return nil, fmt.Errorf("its answer broke off: %w", err)
-	}
-	if int64(b.Len()) > limit {
-		return nil, tooLarge
-	}
-	return b.Bytes(), nil
 }
 
 // judge turns a complete answer into a reply or an *Error.

@@ -5,6 +5,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -28,6 +29,9 @@ type flight struct {
 	callers int // guarded by flights.mu
 	cancel  context.CancelFunc
 }
+
+// errLeft says that the caller's context ended before the read did.
+var errLeft = errors.New("gave up waiting")
 
 // do returns the result of the read under way for key, or starts one; leader tells that this caller did. The read has the
 // values of the leader's context but ends only with its last caller's.
@@ -56,7 +60,7 @@ func (f *flights) do(ctx context.Context, key shareKey, read func(context.Contex
 		return fl.resp, !ok, fl.err
 	case <-ctx.Done():
 		f.leave(key, fl)
-		return nil, !ok, ctx.Err()
+		return nil, !ok, errLeft
 	}
 }
 

@@ -5,6 +5,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 )
@@ -61,7 +62,9 @@ func (c *Client) Read(ctx context.Context, auth Auth, r Request, o ReadOptions) 
 	}
 	resp, leader, err := c.flights.do(ctx, key, own)
 	switch class := ClassOf(err); {
-	case leader, ctx.Err() != nil:
+	case errors.Is(err, errLeft):
+		return nil, c.newError(q, Transient, ctx.Err())
+	case leader:
 	case err != nil && (class == InvalidToken || class == Denied):
 		return own(ctx)
 	case err == nil && resp.LeaseID != "":
