@@ -135,3 +135,27 @@ func (s *Server) TokenAccessors(ctx context.Context) ([]string, error) {
 	}
 	return out, nil
 }
+
+// AwaitEmpty waits until Vault holds no lease and no token but root's. The error, when ctx ends first, lists what is left.
+func (s *Server) AwaitEmpty(ctx context.Context) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		leases, err := s.Leases(ctx, "")
+		if err != nil {
+			return err
+		}
+		tokens, err := s.TokenAccessors(ctx)
+		if err != nil {
+			return err
+		}
+		if len(leases) == 0 && len(tokens) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("Vault still holds the leases %q and the tokens with the accessors %q: %w", leases, tokens, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
