@@ -168,6 +168,8 @@ type memory struct {
 	mu   sync.Mutex
 	data map[string][]byte
 	fail error
+
+	firstStaged []byte // the first record with a staged generation
 }
 
 func newMemory() *memory { return &memory{data: map[string][]byte{}} }
@@ -179,6 +181,9 @@ func (m *memory) Put(name string, data []byte) error {
 		return m.fail
 	}
 	m.data[name] = bytes.Clone(data)
+	if m.firstStaged == nil && bytes.Contains(data, []byte(`"staged"`)) {
+		m.firstStaged = m.data[name]
+	}
 	return nil
 }
 
@@ -271,5 +276,7 @@ func (n *node) calls(but ...vault.Op) int {
 	}
 	return total
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }

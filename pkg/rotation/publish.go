@@ -56,7 +56,8 @@ func (m *Manager) Publish(ctx context.Context, req Request) error {
 
 // publish is the first reconcile of a volume.
 //
-//  1. Record that it begins, so that a restart can undo what follows.
+//  1. See whether a volume of ours is at the target already, and record that the publish begins, so that a restart can
+//     undo what follows and leaves alone what was there before.
 //  2. Log in; the record has the token before anything is read with it.
 //  3. Read all secrets in parallel.
 //  4. Render. A key that is missing or content that is too big ends here.
@@ -64,7 +65,12 @@ func (m *Manager) Publish(ctx context.Context, req Request) error {
 //  6. Attach it at the target: the pod sees all files or none.
 //  7. Record that it is live.
 func (c *reconcile) publish(ctx context.Context) error {
-	if err := c.save(); err != nil { // 1
+	mounted, err := c.m.Mounts.Mounted(c.rec.Target) // 1
+	if err != nil {
+		return &MountError{Step: "looking for a mount", Target: c.rec.Target, Err: err}
+	}
+	c.rec.Adopted = mounted
+	if err := c.save(); err != nil {
 		return err
 	}
 	if err := c.connect(); err != nil {
@@ -86,7 +92,7 @@ func (c *reconcile) publish(ctx context.Context) error {
 	if err := c.attach(); err != nil { // 6
 		return err
 	}
-	c.rec.Phase, c.rec.Rotated = PhaseLive, c.now()
+	c.rec.Phase, c.rec.Rotated, c.rec.Adopted = PhaseLive, c.now(), false
 	return c.save() // 7
 }
 
@@ -145,18 +151,13 @@ func (c *reconcile) fill(files []mount.File) error {
 }
 
 func (c *reconcile) open() (Volume, error) {
-	mounted, err := c.m.Mounts.Mounted(c.rec.Target)
-	if err != nil {
-		return nil, &MountError{Step: "looking for a mount", Target: c.rec.Target, Err: err}
-	}
-	if mounted {
+	if c.rec.Adopted {
 		handle, err := c.m.Mounts.Adopt(c.rec.Target)
-		if err == nil {
-			c.log.Warn("Target is mounted already and no record knows it; taking its file system over")
-			c.rec.Adopted = true
-			return handle, nil
+		if err != nil {
+			return nil, &MountError{Step: "taking over what is mounted", Target: c.rec.Target, Err: err}
 		}
-		return nil, &MountError{Step: "taking over what is mounted", Target: c.rec.Target, Err: err}
+		c.log.Warn("Target is mounted already and no record knows it; taking its file system over", logkey.Target, c.rec.Target)
+		return handle, nil
 	}
 	handle, err := c.m.Mounts.Create(c.rec.shape(c.m.Settings()))
 	if err != nil {

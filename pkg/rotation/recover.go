@@ -59,7 +59,7 @@ func (m *Manager) recoverOne(r *Record) Recovery {
 	case PhasePublishing:
 		how = RecoveredPublish
 	}
-	if !r.Adopted || how == RecoveredRelease {
+	if !r.Adopted {
 		if err := m.Mounts.Remove(r.Target); err != nil {
 			m.logger(r).Error("Unmounting what an earlier daemon left", logkey.Target, r.Target, logkey.Error, err)
 		}
