@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -436,13 +437,7 @@ func TestFaultsAreIndependent(t *testing.T) {
 	})
 }
 
-func keys(m map[string]string) []string {
-	var list []string
-	for k := range m {
-		list = append(list, k)
-	}
-	return list
-}
+func keys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
 
 func faultsOf(t *testing.T, attrs map[string]string) []attributes.Fault {
 	t.Helper()

@@ -4,16 +4,18 @@
 // Package config reads the daemon's configuration file: the Vaults that pods of this node may use, and what applies to
 // volumes that say nothing themselves. It is written by the node's administrator, is read strictly, and holds no secret.
 //
-// connection.go and defaults.go list every key once, with its default and bounds; docs/configuration.md is generated
-// from these lists. resolve.go puts a pod's attributes and the configuration together, source.go follows the file while
+// connection.go and defaults.go list every key once, with its default and bounds; the tables of docs/configuration.md are
+// made from these lists. resolve.go puts a pod's attributes and the configuration together, source.go follows the file while
 // the daemon runs.
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/leasefs/leasefs/pkg/strictyaml"
@@ -89,8 +91,9 @@ func parse(data []byte, file, dir string) (*Config, error) {
 		c.readConnections(root, values, dir) // 2, 3
 		c.readDefaults(root, values)
 	}
-	if len(doc.Faults()) > 0 {
-		return nil, &Faults{File: file, List: doc.Faults()}
+	if faults := doc.Faults(); len(faults) > 0 {
+		slices.SortStableFunc(faults, func(a, b strictyaml.Fault) int { return cmp.Compare(a.Line, b.Line) })
+		return nil, &Faults{File: file, List: faults}
 	}
 	return c, nil
 }
@@ -162,4 +165,15 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s is longer than %d bytes", path, limit)
 	}
 	return data, nil
+}
+
+// Settings lists the keys of an element of `connections` and those of `defaults`.
+func Settings() (connection, defaults []Setting) {
+	for _, s := range connectionSettings() {
+		connection = append(connection, s.Setting)
+	}
+	for _, s := range defaultSettings() {
+		defaults = append(defaults, s.Setting)
+	}
+	return connection, defaults
 }

@@ -88,7 +88,7 @@ func fileMode() setting[Defaults] {
 	return setting[Defaults]{
 		Setting: Setting{
 			Key: "fileMode", Default: "`0440` for pods with an fsGroup, else `0444`",
-			Bound: "octal with a leading 0; bits of 0664, at least one of them read",
+			Bound: attributes.PermissionBound,
 			Doc:   "Mode of files whose object and volume set none.",
 		},
 		init: func(d *Defaults) { d.FileMode = 0 },

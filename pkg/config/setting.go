@@ -16,7 +16,7 @@ import (
 	"github.com/leasefs/leasefs/pkg/strictyaml"
 )
 
-// Setting describes one key for people; docs/configuration.md is generated from these.
+// Setting describes one key for people; the tables of docs/configuration.md are made from these.
 type Setting struct {
 	Key     string
 	Default string // as one would write it; "" is none

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/leasefs/leasefs/pkg/attributes"
+	"github.com/leasefs/leasefs/pkg/strictyaml"
 )
 
 // maxHave bounds how many names a message lists.
@@ -24,11 +25,23 @@ type MissingKeyError struct {
 func (e *MissingKeyError) Error() string {
 	have := "it has none"
 	if n := len(e.Have); n > maxHave {
-		have = fmt.Sprintf("it has %s and %d more", strings.Join(e.Have[:maxHave], ", "), n-maxHave)
+		have = fmt.Sprintf("it has %s and %d more", join(e.Have[:maxHave]), n-maxHave)
 	} else if n > 0 {
-		have = "it has " + strings.Join(e.Have, ", ")
+		have = "it has " + join(e.Have)
 	}
 	return fmt.Sprintf("object %s: the secret at %s has no key %s; %s", e.Object, e.Path, e.Key, have)
+}
+
+// join lists the names of keys. Whoever writes the secret chooses them, so they are quoted where they are no plain
+// names, and bounded.
+func join(keys []string) string {
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		if names[i] = key; strictyaml.Name(key) != key {
+			names[i] = strictyaml.Echo(key)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // EncodingError: the value is not encoded as the object says.

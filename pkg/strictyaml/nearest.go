@@ -10,15 +10,19 @@ import (
 	"strings"
 )
 
-// maxEcho bounds what an error repeats of the input.
-const maxEcho = 64
+// What an error repeats of the input at most. A name is shorter than a line of PEM or a Vault token, either of which a
+// slip of indentation can turn into a key.
+const (
+	maxName = 40
+	maxEcho = 64
+)
 
 var plainName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_./-]*$`)
 
 // Name returns key if it looks like the name of a key, else a stand-in: what stands in the place of a key may be
 // anything, a misplaced password included.
 func Name(key string) string {
-	if len(key) > maxEcho || !plainName.MatchString(key) {
+	if len(key) > maxName || !plainName.MatchString(key) {
 		return fmt.Sprintf("(a key of %d bytes)", len(key))
 	}
 	return key
@@ -46,7 +50,7 @@ func Unknown(key string, known []string) string {
 // Nearest returns the candidate with the least edit distance from name, ignoring case, or "" if none is near enough to
 // be a likely slip: a third of the longer one's letters, and at least two.
 func Nearest(name string, candidates []string) string {
-	if len(name) > maxEcho {
+	if len(name) > maxName {
 		return ""
 	}
 	best, least := "", -1
