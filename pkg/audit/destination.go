@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -33,7 +34,8 @@ func (d *destination) open() error {
 	if info, err := os.Stat(d.path); err == nil && info.IsDir() {
 		return fmt.Errorf("%s %w", d.path, errNoFile)
 	}
-	f, err := os.OpenFile(d.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	// O_NONBLOCK is for a named pipe: without it, open waits until somebody reads.
+	f, err := os.OpenFile(d.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return err
 	}
