@@ -47,13 +47,16 @@ func clean(text string, secrets ...secret.Value) string {
 	return text
 }
 
+// countOfErrors is how a packed list of errors begins, alone or after what failed.
+var countOfErrors = regexp.MustCompile(`(?:^|\s*)\d+ errors? occurred:$`)
+
 // messages takes Vault's list of errors apart, as it packs several into one text ("2 errors occurred:\n\t* ...").
 func messages(texts []string, secrets ...secret.Value) []string {
 	var out []string
 	for _, text := range texts {
 		for _, line := range strings.Split(text, "\n") {
 			line = strings.TrimPrefix(strings.TrimSpace(line), "* ")
-			if line == "" || strings.HasSuffix(line, "occurred:") {
+			if line = countOfErrors.ReplaceAllString(line, ""); line == "" {
 				continue
 			}
 			if len(out) == maxMessages {

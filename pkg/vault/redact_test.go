@@ -67,6 +67,10 @@ func TestVaultsPackedErrorsAreTakenApart(t *testing.T) {
 	if len(got) != 2 || got[0] != "permission denied" || got[1] != "invalid token" {
 		t.Fatalf("got %q", got)
 	}
+	got = messages([]string{"failed to renew entry: err: 1 error occurred:\n\t* connection refused\n\n"})
+	if len(got) != 2 || got[0] != "failed to renew entry: err:" || got[1] != "connection refused" {
+		t.Fatalf("got %q", got)
+	}
 	if got := messages([]string{strings.Repeat("x\n", 100)}); len(got) != maxMessages+1 {
 		t.Fatalf("%d messages were taken over", len(got))
 	}
