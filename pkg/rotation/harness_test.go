@@ -6,9 +6,11 @@ package rotation_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"os"
 	"strconv"
 	"sync"
 	"testing"
@@ -18,12 +20,25 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/leasefs/leasefs/pkg/attributes"
+	"github.com/leasefs/leasefs/pkg/mount/mounttest"
 	"github.com/leasefs/leasefs/pkg/rotation"
 	"github.com/leasefs/leasefs/pkg/secret"
 	"github.com/leasefs/leasefs/pkg/vault"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain runs the tests where they can mount, and finds goroutines that outlive them.
+func TestMain(m *testing.M) { mounttest.Main(leakless{m}) }
+
+type leakless struct{ tests *testing.M }
+
+func (l leakless) Run() int {
+	status := l.tests.Run()
+	if err := goleak.Find(); err != nil && status == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return status
+}
 
 // node is one node: a Vault, file systems and records that outlive the daemon, and the daemon that runs now.
 type node struct {

@@ -10,6 +10,8 @@ import (
 
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
+
+	"github.com/leasefs/leasefs/pkg/logkey"
 )
 
 const (
@@ -161,5 +163,16 @@ func (m *Manager) rotateVolume(ctx context.Context, v *volume) {
 func (m *Manager) wakeLive(v *volume, r *Record) {
 	if at := m.nextAt(r); !at.IsZero() {
 		m.wake(item{name: v.id}, later(at, m.Clock.Now().Add(pause)))
+	}
+}
+
+// CloseHandles lets go of every volume's file system, without unmounting any. A process that ends does the same.
+func (m *Manager) CloseHandles() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, v := range m.volumes {
+		if err := v.closeHandle(); err != nil {
+			m.Log.Warn("Closing a volume's file system", logkey.Volume, v.id, logkey.Error, err)
+		}
 	}
 }

@@ -23,10 +23,10 @@ const inside = "LEASEFS_MOUNTTEST"
 
 // Main runs the tests of a package in a mount namespace of their own, so that no mount of theirs is seen elsewhere or outlives them:
 // as root directly, and otherwise as root of a user namespace of their own. It does so by running the test binary again. Call it
-// from TestMain, as the last thing; it does not return.
+// from TestMain with its *testing.M, or a wrapper of it, as the last thing; it does not return.
 //
 // Where that is forbidden it says so and ends, with status 1 when CI=true.
-func Main(m *testing.M) {
+func Main(m interface{ Run() int }) {
 	if os.Getenv(inside) != "" {
 		os.Exit(m.Run())
 	}
