@@ -324,7 +324,7 @@ func leftovers(run string) []string {
 		left = append(left, "mount "+point)
 	}
 	for _, m := range mounts() {
-		if strings.Contains(m.point, "kubernetes.io~") || strings.HasPrefix(m.point, "/var/lib/kubelet") {
+		if strings.HasPrefix(m.point, "/var/lib/kubelet/") {
 			left = append(left, "mount "+m.point)
 		}
 	}
