@@ -1,0 +1,119 @@
+// Copyright The leasefs Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	authv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const (
+	daemonNamespace = "leasefs-system"
+	daemonLabel     = "app.kubernetes.io/name=leasefs"
+	daemonProgram   = "/leasefs"
+	metricsPort     = 9808
+	daemonImage     = "localhost/leasefs:e2e"
+	upgradedImage   = "localhost/leasefs:upgraded"
+)
+
+// testServersAgree: before leasefs comes in, Vault and the API server understand each other about a token such as the
+// kubelet passes on. When this fails, nothing is said about leasefs.
+func (e *env) testServersAgree(t *testing.T) {
+	ns := e.namespace(t, "servers")
+	pod := newPod("pod", busyboxImage, nil, idle()...)
+	pod.Spec.Volumes, pod.Spec.Containers[0].VolumeMounts = nil, nil
+	made := e.start(t, ns, pod)
+	request := &authv1.TokenRequest{Spec: authv1.TokenRequestSpec{
+		Audiences:      []string{"vault"},
+		BoundObjectRef: &authv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: made.Name, UID: made.UID},
+	}}
+	answer, err := e.kube.CoreV1().ServiceAccounts(ns).CreateToken(t.Context(), "default", request, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mount := range []string{"kubernetes", "jwt", "jwt-offline"} {
+		session, err := e.servers.vault.Client("").Logical().WriteWithContext(t.Context(), "auth/"+mount+"/login",
+			map[string]any{"role": "app", "jwt": answer.Status.Token})
+		if err != nil {
+			t.Errorf("auth/%s: %v", mount, err)
+			continue
+		}
+		if got := session.Auth.Metadata["service_account_namespace"]; got != ns {
+			t.Errorf("auth/%s: Vault takes the pod for one of namespace %q, not %q", mount, got, ns)
+		}
+		if err := e.servers.vault.Root().Auth().Token().RevokeAccessorWithContext(t.Context(), session.Auth.Accessor); err != nil {
+			t.Error(err)
+		}
+	}
+	uid, err := e.kube.exec(t.Context(), ns, made.Name, "/bin/busybox", "id", "-u")
+	if err != nil || strings.TrimSpace(uid) != fmt.Sprint(user) {
+		t.Errorf("id -u in the pod: %q, %v", uid, err)
+	}
+}
+
+// testInstall installs leasefs as a user does: the chart with a few values, and nothing by hand.
+func (e *env) testInstall(t *testing.T) {
+	began := time.Now()
+	if _, err := e.kube.CoreV1().Namespaces().Create(t.Context(), daemonNamespaceObject(), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	e.install(t, true)
+	t.Logf("installed and registered in %.1f s", time.Since(began).Seconds())
+}
+
+// daemonNamespaceObject is where the chart is installed; the daemon mounts, so it is allowed to.
+func daemonNamespaceObject() *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: daemonNamespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "privileged"},
+	}}
+}
+
+// install applies the rendered chart and waits until the kubelet has registered the driver.
+func (e *env) install(t *testing.T, tokensInSecrets bool) {
+	t.Helper()
+	manifest, err := e.render(t.Context(), tokensInSecrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.kube.apply(t.Context(), manifest); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 2*time.Minute, "leasefs is ready", e.daemonReady(""))
+	eventually(t, 30*time.Second, "driver is registered", e.registered)
+}
+
+// render is helm template, with the values of this node.
+func (e *env) render(ctx context.Context, tokensInSecrets bool) ([]byte, error) {
+	ca, err := e.node.pki("ca.crt")
+	if err != nil {
+		return nil, err
+	}
+	var out, problem bytes.Buffer
+	cmd := exec.CommandContext(ctx, os.Getenv("LEASEFS_E2E_HELM"), "template", "leasefs", os.Getenv("LEASEFS_E2E_CHART"),
+		"--namespace", daemonNamespace, "--values", "-")
+	cmd.Stdin = strings.NewReader(values(ca, tokensInSecrets))
+	cmd.Stdout, cmd.Stderr = &out, &problem
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("rendering the chart: %w: %s", err, problem.String())
+	}
+	return out.Bytes(), nil
+}
+
+// metrics reads the daemon's, through the API server as a proxy.
+func (k *kube) metrics(ctx context.Context, pod *corev1.Pod) (string, error) {
+	data, err := k.CoreV1().Pods(pod.Namespace).ProxyGet("http", pod.Name, fmt.Sprint(metricsPort), "metrics", nil).DoRaw(ctx)
+	return string(data), err
+}
