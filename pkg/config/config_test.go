@@ -204,7 +204,7 @@ func TestParseNamesEveryFaultWithKeyAndLine(t *testing.T) {
 		{"yes for true", "proxyFromEnvironment: true", "proxyFromEnvironment: yes", []string{"connections[0].proxyFromEnvironment: true or false"}},
 		{"interval below its floor", "refreshInterval: 1m", "refreshInterval: 2s", []string{"defaults.refreshInterval: shorter than minRefreshInterval (5s)"}},
 		{"size above its maximum", "volumeSize: 64Ki", "volumeSize: 5Mi", []string{"defaults.volumeSize: more than maxVolumeSize (4Mi)"}},
-		{"budget that no volume fits into", "nodeBudget: 64Mi", "nodeBudget: 5Mi", []string{"defaults.nodeBudget: would never fit"}},
+		{"budget that no volume fits into", "nodeBudget: 64Mi", "nodeBudget: 8Mi", []string{"defaults.nodeBudget: would never fit"}},
 		{"no budget", "nodeBudget: 64Mi", "nodeBudget: 0", nil},
 		{"mode in decimal", "fileMode: 0440", "fileMode: 288", []string{"defaults.fileMode: leading 0"}},
 		{"timeout past the kubelet's", "publishTimeout: 60s", "publishTimeout: 91s", []string{"defaults.publishTimeout: from 5s to 1m30s"}},

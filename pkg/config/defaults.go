@@ -28,6 +28,9 @@ type Defaults struct {
 	TokenTransport     string // TokenInSecrets or TokenInVolumeContext
 }
 
+// volumeOverhead is what the tmpfs of a volume of one file takes beside twice its content, in bytes.
+const volumeOverhead = 72 << 10
+
 // Where the kubelet puts the pods' tokens.
 const (
 	TokenInSecrets       = "secrets"
@@ -50,7 +53,7 @@ func defaultSettings() []setting[Defaults] {
 		size("maxVolumeSize", func(d *d) *int64 { return &d.MaxVolumeSize }, 16<<20, span[int64]{attributes.MinSize, 1 << 30, ""},
 			"The largest `size` that a volume may ask for."),
 		size("nodeBudget", func(d *d) *int64 { return &d.NodeBudget }, 256<<20, span[int64]{1 << 20, 1 << 40, "no limit"},
-			"How much memory the tmpfs of all volumes of the node may take together. A volume takes up to twice its size, for two generations, and 64Ki. Past it new volumes are refused."),
+			"How much memory the tmpfs of all volumes of the node may take together. A volume counts with twice its size, for two generations, 8Ki a file and 64Ki. Past it new volumes are refused."),
 		fileMode(),
 		duration("credentialGrace", func(d *d) *time.Duration { return &d.CredentialGrace }, time.Minute,
 			span[time.Duration]{time.Second, 24 * time.Hour, "revoke at once"},
@@ -121,8 +124,9 @@ func (c *Config) readDefaults(root strictyaml.Value, sections map[string]stricty
 	if d.VolumeSize > d.MaxVolumeSize {
 		at("volumeSize").Faultf("is %s, more than maxVolumeSize (%s)", printSize(d.VolumeSize), printSize(d.MaxVolumeSize))
 	}
-	if d.NodeBudget > 0 && d.NodeBudget < 2*d.MaxVolumeSize {
-		at("nodeBudget").Faultf("is %s: a volume of maxVolumeSize (%s) takes twice its size and would never fit", printSize(d.NodeBudget), printSize(d.MaxVolumeSize))
+	if d.NodeBudget > 0 && d.NodeBudget < 2*d.MaxVolumeSize+volumeOverhead {
+		at("nodeBudget").Faultf("is %s: a volume of maxVolumeSize (%s) takes twice its size and %s, and would never fit",
+			printSize(d.NodeBudget), printSize(d.MaxVolumeSize), printSize(volumeOverhead))
 	}
 }
 
