@@ -1,0 +1,79 @@
+# leasefs: build, test, demo. `make help` lists the targets.
+
+SHELL       := /bin/sh
+GO          ?= go
+BIN         := bin
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+# Heavy parallel compiles of test binaries starve the timing of real servers on small machines.
+TESTFLAGS   ?=
+FUZZTIME    ?= 5s
+CACHE       := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leasefs
+LINT        := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the driver into bin/leasefs (static, reproducible)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/leasefs ./cmd/driver
+
+.PHONY: demo
+demo: build vault ## See it work on this machine: publish, renew, rotate, kill, unpublish (KEEP=1 leaves it running)
+	@KEEP=$(KEEP) $(GO) run ./test/demo --driver $(CURDIR)/$(BIN)/leasefs
+
+.PHONY: test
+test: test-unit test-real ## All tests: fast ones first, then those with a real Vault, PostgreSQL, tmpfs and processes
+
+.PHONY: test-unit
+test-unit: ## Tests that need no server (seconds, once compiled)
+	$(GO) test -race -short $(TESTFLAGS) ./pkg/... ./cmd/...
+
+.PHONY: test-real
+test-real: vault ## Tests with real servers (they say so when PostgreSQL is missing)
+	$(GO) test -race $(TESTFLAGS) ./pkg/vault/... ./cmd/... ./test/...
+
+.PHONY: sanity
+sanity: vault ## csi-sanity against the real node server, on real mounts, with a real Vault
+	$(GO) test -race -count=1 -v ./test/sanity/...
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME (5s)
+	@set -e; for pkg in $$($(GO) list ./pkg/...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "fuzz $$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+.PHONY: bench
+bench: build vault ## Print publish latency and throughput beside the floor, republish, memory (docs/performance.md)
+	$(GO) run ./test/bench --driver $(CURDIR)/$(BIN)/leasefs
+
+.PHONY: vault
+vault: ## Make sure that there is a Vault server for tests (built once, about 4 minutes, then cached)
+	@tools/vault/ensure.sh >/dev/null
+
+.PHONY: lint
+lint: ## Run the pinned golangci-lint (built once, a few minutes, then cached)
+	$(LINT) run ./...
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(LINT) fmt ./...
+
+.PHONY: verify
+verify: ## Check that everything generated is up to date and the modules are tidy
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+
+.PHONY: image
+image: ## Build the container image with docker or buildah
+	@if command -v docker >/dev/null 2>&1; then docker build --build-arg VERSION=$(VERSION) -t leasefs:$(VERSION) .; \
+	elif command -v buildah >/dev/null 2>&1; then buildah build --build-arg VERSION=$(VERSION) -t leasefs:$(VERSION) .; \
+	else echo "make image needs docker or buildah" >&2; exit 1; fi
+
+.PHONY: clean
+clean: ## Remove what was built here (not the cache in $(CACHE))
+	rm -rf $(BIN)
