@@ -263,12 +263,12 @@ func TestCallerWhoGivesUpIsLetGoAtOnce(t *testing.T) {
 	s := serve(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body); <-r.Context().Done() })
 	for op := range calls(nil) {
 		obs := &events{}
-		c := observe(t, s.URL, obs, func(cfg *vault.Config) { cfg.RequestTimeout = 500 * time.Millisecond })
+		c := observe(t, s.URL, obs, func(cfg *vault.Config) { cfg.RequestTimeout = 20 * time.Second })
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		start := time.Now()
 		err := calls(c)[op](ctx)
 		cancel()
-		if took := time.Since(start); took > 400*time.Millisecond {
+		if took := time.Since(start); took > 5*time.Second {
 			t.Errorf("%s: let go after %v", op, took)
 		}
 		wantClass(t, err, vault.Transient)

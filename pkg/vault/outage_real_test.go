@@ -32,7 +32,7 @@ func TestRealSealedVaultIsTransientAndComesBack(t *testing.T) {
 }
 
 func TestRealFrozenVaultEndsEachCallInTime(t *testing.T) {
-	r := start(t, func(cfg *vault.Config) { cfg.RequestTimeout = 200 * time.Millisecond })
+	r := start(t, func(cfg *vault.Config) { cfg.RequestTimeout = time.Second })
 	ok(t, r.WriteKV2(t.Context(), "secret", "app", map[string]any{"a": 1}))
 	_, auth := r.login(t, "app")
 	ok(t, r.Pause())
@@ -40,12 +40,12 @@ func TestRealFrozenVaultEndsEachCallInTime(t *testing.T) {
 		begin := time.Now()
 		_, err := r.read(t, auth, app)
 		wantClass(t, err, vault.Transient)
-		if took := time.Since(begin); took > time.Second {
+		if took := time.Since(begin); took > 5*time.Second {
 			t.Errorf("a read took %v", took)
 		}
 	}
 	_, err := r.read(t, auth, app)
-	wantText(t, err, vault.Transient, "no complete answer within 200ms", "known to be down")
+	wantText(t, err, vault.Transient, "no complete answer within 1s", "known to be down")
 	ok(t, r.Resume())
 	eventually(t, "the same session reads again", func() bool { _, err := r.read(t, auth, app); return err == nil })
 }
@@ -95,7 +95,7 @@ func TestRealRateLimitQuotaIsTransient(t *testing.T) {
 func TestRealDatabaseLease(t *testing.T) {
 	r, pg := start(t, cached), pgtest.Start(t)
 	ok(t, r.EnableDatabase(t.Context(), "database", pg))
-	ok(t, r.DatabaseRole(t.Context(), "database", "app", 4*time.Second, 6*time.Second))
+	ok(t, r.DatabaseRole(t.Context(), "database", "app", 6*time.Second, 9*time.Second))
 	ok(t, r.DatabaseStaticRole(t.Context(), "database", "fixed", pg, "fixed", time.Hour))
 	_, auth := r.login(t, "app")
 	creds := vault.Request{Path: "database/creds/app"}
@@ -104,27 +104,27 @@ func TestRealDatabaseLease(t *testing.T) {
 	ok(t, err)
 	two, err := r.read(t, auth, creds)
 	ok(t, err)
-	if one.LeaseID == two.LeaseID || !strings.HasPrefix(one.LeaseID, "database/creds/app/") || one.LeaseDuration != 4*time.Second || !one.Renewable {
+	if one.LeaseID == two.LeaseID || !strings.HasPrefix(one.LeaseID, "database/creds/app/") || one.LeaseDuration != 6*time.Second || !one.Renewable {
 		t.Errorf("leases %q and %q of %v, renewable %v", one.LeaseID, two.LeaseID, one.LeaseDuration, one.Renewable)
 	}
 	ok(t, pg.Login(t.Context(), one.Data["username"].(string), one.Data["password"].(string)))
 
 	grant, err := r.client.RenewLease(t.Context(), auth, one.LeaseID, 0)
 	ok(t, err)
-	if grant.TTL != 4*time.Second || !grant.Renewable || grant.Capped {
+	if grant.TTL != 6*time.Second || !grant.Renewable || grant.Capped {
 		t.Errorf("at first a renewal gives %+v", grant)
 	}
-	if grant, err = r.client.RenewLease(t.Context(), auth, one.LeaseID, 2500*time.Millisecond); err != nil || grant.TTL != 3*time.Second {
-		t.Errorf("a renewal by 2.5s, in whole seconds, gives %+v, %v", grant, err)
+	if grant, err = r.client.RenewLease(t.Context(), auth, one.LeaseID, 3500*time.Millisecond); err != nil || grant.TTL != 4*time.Second {
+		t.Errorf("a renewal by 3.5s, in whole seconds, gives %+v, %v", grant, err)
 	}
-	if grant, err = r.client.LookupLease(t.Context(), auth, one.LeaseID); err != nil || grant.TTL > 3*time.Second || !grant.Renewable {
+	if grant, err = r.client.LookupLease(t.Context(), auth, one.LeaseID); err != nil || grant.TTL <= 0 || grant.TTL > 4*time.Second || !grant.Renewable {
 		t.Errorf("lookup gives %+v, %v", grant, err)
 	}
 	eventually(t, "the maximum cuts a renewal", func() bool {
 		grant, err = r.client.RenewLease(t.Context(), auth, one.LeaseID, 0)
 		return err != nil || grant.Capped
 	})
-	if err != nil || grant.TTL >= 4*time.Second || !grant.Renewable {
+	if err != nil || grant.TTL >= 6*time.Second || !grant.Renewable {
 		t.Errorf("near the maximum a renewal gives %+v, %v", grant, err)
 	}
 

@@ -83,10 +83,10 @@ func TestRealKV2(t *testing.T) {
 
 func TestRealKV2VersionThatEndsByItself(t *testing.T) {
 	r := start(t, cached)
-	_, err := r.Root().Logical().Write("secret/metadata/app", map[string]any{"delete_version_after": "1s"})
+	_, err := r.Root().Logical().Write("secret/metadata/app", map[string]any{"delete_version_after": "2s"})
 	ok(t, err)
-	ok(t, r.WriteKV2(t.Context(), "secret", "app", map[string]any{"password": "x"}))
 	_, auth := r.login(t, "app")
+	ok(t, r.WriteKV2(t.Context(), "secret", "app", map[string]any{"password": "x"}))
 	got, err := r.read(t, auth, vault.Request{Path: "secret/data/app"})
 	ok(t, err)
 	if metadata, _ := got.Data["metadata"].(map[string]any); metadata["deletion_time"] == "" {
@@ -157,14 +157,14 @@ func TestRealPKIWithLease(t *testing.T) {
 	_, auth := r.login(t, "app")
 	got, err := r.read(t, auth, vault.Request{Path: "pki/issue/web", Method: "PUT", Args: map[string]any{"common_name": "a.example.com"}})
 	ok(t, err)
-	if !strings.HasPrefix(got.LeaseID, "pki/issue/web/") || got.LeaseDuration < 58*time.Second || got.Renewable {
+	if !strings.HasPrefix(got.LeaseID, "pki/issue/web/") || got.LeaseDuration < 30*time.Second || got.LeaseDuration > time.Minute || got.Renewable {
 		t.Errorf("lease %q of %v, renewable %v", got.LeaseID, got.LeaseDuration, got.Renewable)
 	}
 	_, err = r.client.RenewLease(t.Context(), auth, got.LeaseID, 0)
 	wantText(t, err, vault.NotRenewable, "lease is not renewable")
 	grant, err := r.client.LookupLease(t.Context(), auth, got.LeaseID)
 	ok(t, err)
-	if grant.TTL < 50*time.Second || grant.TTL > time.Minute || grant.Renewable {
+	if grant.TTL < 10*time.Second || grant.TTL > time.Minute || grant.Renewable {
 		t.Errorf("lookup gave %+v", grant)
 	}
 	for range 2 {

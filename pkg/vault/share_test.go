@@ -54,7 +54,7 @@ func newGate(h http.HandlerFunc) *gate {
 // eventually waits for a state that another goroutine or the network brings about.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !is(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
@@ -82,7 +82,7 @@ func TestIdenticalReadsUnderWayAreMadeOnce(t *testing.T) {
 	}
 	<-g.arrived
 	close(first)
-	time.Sleep(50 * time.Millisecond) // there is nothing to see of a caller that waits
+	eventually(t, "all wait", func() bool { return c.Waiting() == callers })
 	close(g.open)
 	wait.Wait()
 	if n := g.count.Load(); n != 1 {
@@ -142,7 +142,7 @@ func TestCallerWhoLeavesDoesNotFailTheOthers(t *testing.T) {
 	<-g.arrived
 	stayed := make(chan error)
 	go func() { _, err := c.Read(t.Context(), session, app, vault.ReadOptions{}); stayed <- err }()
-	time.Sleep(20 * time.Millisecond)
+	eventually(t, "both wait", func() bool { return c.Waiting() == 2 })
 	leave()
 	if err := <-left; !errors.Is(err, context.Canceled) || vault.ClassOf(err) != vault.Transient {
 		t.Errorf("who left got %v", err)
@@ -241,7 +241,7 @@ func TestRefusalOfOneSessionIsNotAnothers(t *testing.T) {
 	<-g.arrived
 	alive := make(chan error)
 	go func() { _, err := c.Read(t.Context(), session, app, vault.ReadOptions{}); alive <- err }()
-	time.Sleep(20 * time.Millisecond)
+	eventually(t, "both wait", func() bool { return c.Waiting() == 2 })
 	close(g.open)
 	if err := <-over; vault.ClassOf(err) != vault.InvalidToken {
 		t.Errorf("the session that is over got %v", err)
