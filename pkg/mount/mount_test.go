@@ -119,6 +119,12 @@ func two() (old, new []File) {
 	return old, new
 }
 
+// few are two sets like those of two, of fewer files, for tests that go through every system call.
+func few() (old, new []File) {
+	return []File{{"bytes", []byte("1"), 0o444}, {"less", []byte("less"), 0o440}, {"dir/x", []byte("x"), 0o400}},
+		[]File{{"bytes", []byte("2"), 0o444}, {"more", []byte("more"), 0o440}, {"dir/x", []byte("x"), 0o444}}
+}
+
 // seen is what a reader finds in a volume: each file by its path, as "mode content".
 type seen map[string]string
 

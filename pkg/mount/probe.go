@@ -82,21 +82,22 @@ func (m *Mounter) chooseWay() (attach string, w way, reasons []string) {
 	return AttachBindStaged, &bindWay{staging: m.staging}, reasons
 }
 
-// tryClone runs the calls of a cloneWay on a tmpfs that is in no path.
+// tryClone runs the calls of a cloneWay where they leave no trace.
 func tryClone(detached bool) error {
 	f, err := newTmpfs(source, nil)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if detached {
-		clone, err := cloneOf(f)
-		if err != nil {
-			return err
-		}
-		defer clone.Close()
-		f = clone
+	clone := cloneOf
+	if !detached { // any mount that is in a path; one below which nothing is mounted, because a user namespace forbids the others
+		clone = func(*os.File) (*os.File, error) { return cloneAt("/proc/self/status") }
 	}
+	c, err := clone(f)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
 	return setReadOnly(f, true)
 }
 

@@ -74,12 +74,10 @@ func attachItself(handle *os.File, target string) (*os.File, error) {
 }
 
 func (w cloneWay) adopt(target string) (*os.File, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, target,
-		unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
+	handle, err := cloneAt(target)
 	if err != nil {
-		return nil, os.NewSyscallError("open_tree", err)
+		return nil, err
 	}
-	handle := os.NewFile(uintptr(fd), target)
 	if err := setReadOnly(handle, false); err != nil {
 		return nil, errors.Join(err, handle.Close())
 	}
@@ -150,6 +148,16 @@ func cloneOf(f *os.File) (*os.File, error) {
 		return nil, os.NewSyscallError("open_tree", err)
 	}
 	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// cloneAt makes another mount of what is at path, in no path. A link at the end of path is not followed.
+func cloneAt(path string) (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path,
+		unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
+	if err != nil {
+		return nil, os.NewSyscallError("open_tree", err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // setReadOnly changes one mount, not the tmpfs and not its other mounts. It also takes the mount out of its peer group, so that
