@@ -14,6 +14,7 @@ import (
 )
 
 func TestPasswordsAreReallyChecked(t *testing.T) {
+	t.Parallel()
 	s := Start(t)
 	ctx := t.Context()
 	if err := s.Exec(ctx, "create role app login password 'right'", "create role gone login password 'right' valid until '2000-01-01'"); err != nil {
@@ -45,6 +46,7 @@ func TestPasswordsAreReallyChecked(t *testing.T) {
 }
 
 func TestDataSurvivesARestartOnTheSamePort(t *testing.T) {
+	t.Parallel()
 	s := Start(t)
 	ctx := t.Context()
 	if err := s.Exec(ctx, "create role app login password 'right'"); err != nil {
@@ -69,6 +71,7 @@ func TestDataSurvivesARestartOnTheSamePort(t *testing.T) {
 }
 
 func TestCloseLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s, err := Run(t.Context())
 	if errors.Is(err, ErrNotInstalled) && os.Getenv("CI") != "true" {
 		t.Skip(err)
@@ -89,6 +92,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 
 // Users without root rights run all tests inside `unshare -Urm`, where uid 0 is the only one there is.
 func TestWorksWithNoOtherUserThanRoot(t *testing.T) {
+	t.Parallel()
 	if _, err := binaries(); err != nil && os.Getenv("CI") != "true" {
 		t.Skip(err)
 	}

@@ -27,7 +27,7 @@ import (
 const readKV = `path "secret/data/*" { capabilities = ["read"] }`
 
 // web is the pod that may log in with the role "web" of login.
-var web = kubelettest.NewPod("shop", "web-0", "web")
+var web = kubelettest.NewPod("shop", "web-0", "web") // read only
 
 func issuer(t *testing.T) *kubelettest.Issuer {
 	t.Helper()
@@ -72,6 +72,7 @@ func login(t *testing.T, s *Server, i *kubelettest.Issuer, mount string, change 
 }
 
 func TestJWTRoleLetsInOnlyItsServiceAccount(t *testing.T) {
+	t.Parallel()
 	s, i := Start(t), issuer(t)
 	jwtRole(t, s, i, Role{TTL: 20 * time.Second, MaxTTL: time.Minute})
 	for _, tc := range []struct {
@@ -103,6 +104,7 @@ func TestJWTRoleLetsInOnlyItsServiceAccount(t *testing.T) {
 }
 
 func TestKubernetesAuthAsksTheReviewer(t *testing.T) {
+	t.Parallel()
 	s, i := Start(t), issuer(t)
 	reviewer := NewReviewer(i.PublicKey())
 	defer reviewer.Close()
@@ -126,6 +128,7 @@ func TestKubernetesAuthAsksTheReviewer(t *testing.T) {
 }
 
 func TestRequestsAreThoseThatVaultReallyGot(t *testing.T) {
+	t.Parallel()
 	s, i := Start(t), issuer(t)
 	jwtRole(t, s, i, Role{})
 	ok(t, s.WriteKV2(t.Context(), "secret", "app", map[string]any{"a": "b"}))
@@ -165,6 +168,7 @@ func TestRequestsAreThoseThatVaultReallyGot(t *testing.T) {
 }
 
 func TestSealPauseAndStopAreSeenByClients(t *testing.T) {
+	t.Parallel()
 	s := Start(t)
 	read := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -199,6 +203,7 @@ func TestSealPauseAndStopAreSeenByClients(t *testing.T) {
 }
 
 func TestDurableServerKeepsTokensAndLeases(t *testing.T) {
+	t.Parallel()
 	s, i, pg := StartDurable(t), issuer(t), pgtest.Start(t)
 	ctx := t.Context()
 	jwtRole(t, s, i, Role{Policies: []string{"db"}})
@@ -245,6 +250,7 @@ func TestDurableServerKeepsTokensAndLeases(t *testing.T) {
 }
 
 func TestDatabaseUsersComeAndGoWithTheirLease(t *testing.T) {
+	t.Parallel()
 	s, pg := Start(t), pgtest.Start(t)
 	ctx := t.Context()
 	ok(t, s.EnableDatabase(ctx, "database", pg))
@@ -268,6 +274,7 @@ func TestDatabaseUsersComeAndGoWithTheirLease(t *testing.T) {
 }
 
 func TestStaticRoleChangesThePasswordInItsPeriod(t *testing.T) {
+	t.Parallel()
 	s, pg := Start(t), pgtest.Start(t)
 	ctx := t.Context()
 	ok(t, s.EnableDatabase(ctx, "database", pg))
@@ -290,6 +297,7 @@ func TestStaticRoleChangesThePasswordInItsPeriod(t *testing.T) {
 }
 
 func TestPKIRoleIssuesWhatItSays(t *testing.T) {
+	t.Parallel()
 	s := Start(t)
 	ctx := t.Context()
 	ok(t, s.EnablePKI(ctx, "pki"))
@@ -316,6 +324,7 @@ func TestPKIRoleIssuesWhatItSays(t *testing.T) {
 }
 
 func TestKV1AndKV2AreWhereTheSecretPathSays(t *testing.T) {
+	t.Parallel()
 	s := Start(t)
 	ctx := t.Context()
 	ok(t, s.EnableKV(ctx, "kv1", 1))

@@ -1,0 +1,324 @@
+// Copyright The leasefs Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package integration
+
+import (
+	"crypto/tls"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/leasefs/leasefs/pkg/rotation"
+	"github.com/leasefs/leasefs/test/harness/kubelettest"
+	"github.com/leasefs/leasefs/test/harness/vaulttest"
+)
+
+// A database role of ttl 10 s and max_ttl 30 s: the lease is renewed, reaches its maximum, is replaced, the old user is dropped, and
+// there is no moment at which what the files say does not log in.
+func TestADatabaseUserNeverFailsALoginOverThreeMaximumTTLs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	pg := w.database(10*time.Second, 30*time.Second)
+	v := volume("web-0", username, password)
+	start := w.vault.Mark()
+	w.publish(v)
+
+	var users []string
+	logins := 0
+	for end := time.Now().Add(80 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		creds := w.generation(v, "username", "password")
+		if err := pg.Login(t.Context(), creds[0], creds[1]); err != nil {
+			t.Fatalf("login %d as %s: %v\n%s", logins, creds[0], err, w.driver.Log())
+		}
+		logins++
+		if !slices.Contains(users, creds[0]) {
+			users = append(users, creds[0])
+		}
+	}
+	t.Logf("%d logins as %d users, none failed", logins, len(users))
+
+	if len(users) < 3 || len(users) > 5 {
+		t.Errorf("%d users in 80 s with a maximum TTL of 30 s", len(users))
+	}
+	requests, err := w.vault.Requests(start)
+	ok(t, err)
+	if n := requests.Count("auth/jwt/login"); n != 1 {
+		t.Errorf("%d logins, want 1", n)
+	}
+	if creds, renewals := requests.Count("database/creds/dyn"), requests.Count("sys/leases/renew"); creds != len(users) || renewals < 2*(creds-1) {
+		t.Errorf("%d reads of credentials and %d renewals for %d users", creds, renewals, len(users))
+	}
+	alive, err := pg.Users(t.Context())
+	ok(t, err)
+	if len(alive) > 2 {
+		t.Errorf("users in the database: %v; those that were replaced are to be dropped", alive)
+	}
+	w.unpublish(v)
+	w.wantNothingLeft()
+	w.eventually(10*time.Second, "the database has no user of the volume", func() bool {
+		alive, err := pg.Users(t.Context())
+		return err == nil && len(alive) == 0
+	})
+}
+
+func TestAStaticRoleIsFollowedThroughItsRotations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	pg := w.database(time.Minute, time.Hour)
+	ok(t, pg.Exec(t.Context(), `create role legacy login password 'first'`))
+	ok(t, w.vault.DatabaseStaticRole(t.Context(), "database", "legacy", pg, "legacy", 5*time.Second))
+	v := volume("web-0", "{objectName: password, secretPath: database/static-creds/legacy, secretKey: password}")
+	w.publish(v)
+	seen := map[string]bool{}
+	var wrongSince time.Time
+	for end := time.Now().Add(22 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		secret := w.file(v, "password")
+		seen[secret] = true
+		if pg.Login(t.Context(), "legacy", secret) == nil {
+			wrongSince = time.Time{}
+			continue
+		}
+		// Vault changes the password before anybody can know the new one: only how long that lasts is ours.
+		if wrongSince.IsZero() {
+			wrongSince = time.Now()
+		}
+		if d := time.Since(wrongSince); d > 4*time.Second {
+			t.Fatalf("the password has been wrong for %v\n%s", d, w.driver.Log())
+		}
+	}
+	if len(seen) < 3 {
+		t.Errorf("%d passwords in 22 s with a rotation period of 5 s", len(seen))
+	}
+}
+
+func TestACertificateAndItsKeyMatchAtEveryRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	ok(t, w.vault.EnablePKI(t.Context(), "pki"))
+	ok(t, w.vault.PKIRole(t.Context(), "pki", "web", vaulttest.PKIRole{TTL: 3 * time.Second}))
+	issue := "secretPath: pki/issue/web, method: PUT, secretArgs: {common_name: web.example.com}"
+	v := volume("web-0", "{objectName: tls.crt, "+issue+", secretKey: certificate}",
+		"{objectName: tls.key, "+issue+", secretKey: private_key}", "{objectName: ca.crt, "+issue+", secretKey: issuing_ca}")
+	start := w.vault.Mark()
+	w.publish(v)
+	serials := map[string]bool{}
+	reads := 0
+	for end := time.Now().Add(12 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		pair := w.generation(v, "tls.crt", "tls.key")
+		certificate, err := tls.X509KeyPair([]byte(pair[0]), []byte(pair[1]))
+		if err != nil {
+			t.Fatalf("read %d: %v", reads, err)
+		}
+		if now := time.Now(); now.After(certificate.Leaf.NotAfter) {
+			t.Fatalf("read %d: expired %v ago", reads, now.Sub(certificate.Leaf.NotAfter))
+		}
+		serials[certificate.Leaf.SerialNumber.String()] = true
+		reads++
+	}
+	requests, err := w.vault.Requests(start)
+	ok(t, err)
+	if issued := requests.Count("pki/issue/web"); issued < 4 || issued > len(serials)+1 {
+		t.Errorf("%d certificates issued, %d seen", issued, len(serials))
+	}
+	t.Logf("%d reads of %d certificates, all match", reads, len(serials))
+}
+
+func TestTwoCertificatesOfOnePathWithOtherArgumentsAreTwo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	ok(t, w.vault.EnablePKI(t.Context(), "pki"))
+	ok(t, w.vault.PKIRole(t.Context(), "pki", "web", vaulttest.PKIRole{TTL: time.Hour}))
+	v := volume("web-0",
+		"{objectName: a.crt, secretPath: pki/issue/web, method: PUT, secretArgs: {common_name: a.example.com}, secretKey: certificate}",
+		"{objectName: b.crt, secretPath: pki/issue/web, method: PUT, secretArgs: {common_name: b.example.com}, secretKey: certificate}")
+	w.publish(v)
+	if w.file(v, "a.crt") == w.file(v, "b.crt") {
+		t.Fatal("both files hold one certificate")
+	}
+}
+
+func TestAChangedValueIsSwappedInAndSeenThroughAnOpenDirectory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	w.greet("hello")
+	ok(t, w.vault.WriteKV1(t.Context(), "kv1", "app", map[string]any{"data": map[string]any{"inner": "x"}, "n": 7}))
+	v := volume("web-0", greeting, "{objectName: sub/n, secretPath: kv1/app, secretKey: n}", "{objectName: whole.json, secretPath: kv1/app}")
+	w.publish(v)
+	if got := w.file(v, "greeting") + w.file(v, "sub/n"); got != "hello7" {
+		t.Errorf("files hold %q", got)
+	}
+	if whole := w.file(v, "whole.json"); !strings.Contains(whole, `"inner":"x"`) || strings.Contains(whole, "request_id") {
+		t.Errorf("the whole response is %s", whole)
+	}
+	before, err := os.Readlink(filepath.Join(w.target(v), "..data"))
+	ok(t, err)
+	w.greet("hello again")
+	w.eventually(6*time.Second, "the new value", func() bool { return w.file(v, "greeting") == "hello again" })
+	after, err := os.Readlink(filepath.Join(w.target(v), "..data"))
+	ok(t, err)
+	if before == after {
+		t.Error("..data names the same generation")
+	}
+	w.eventually(5*time.Second, "the old generation is removed", func() bool {
+		_, err := os.Stat(filepath.Join(w.target(v), before))
+		return os.IsNotExist(err)
+	})
+}
+
+// What a pod can do with its files, and what it cannot: the mount is read-only although the pod did not ask for it.
+func TestFilesBelongToThePodsGroupAndNobodyWrites(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	w.greet("hello")
+	v := volume("web-0", greeting)
+	v.ReadOnly = false
+	group := int64(os.Getgid()) // in a user namespace no other group exists
+	v.FSGroup = &group
+	w.publish(v)
+	check := func() {
+		t.Helper()
+		info, err := os.Stat(filepath.Join(w.target(v), "greeting"))
+		ok(t, err)
+		if stat := info.Sys().(*syscall.Stat_t); info.Mode() != 0o440 || int64(stat.Gid) != group {
+			t.Errorf("mode %v, group %d; want 0440 and %d", info.Mode(), stat.Gid, group)
+		}
+		if err := os.WriteFile(filepath.Join(w.target(v), "new"), nil, 0o600); !strings.Contains(errText(err), "read-only file system") {
+			t.Errorf("writing: %v", err)
+		}
+	}
+	check()
+	w.greet("again")
+	w.eventually(6*time.Second, "the new value", func() bool { return w.file(v, "greeting") == "again" })
+	check()
+}
+
+func TestALeaseThatAnOperatorRevokesIsReplacedBeforeItWouldHaveEnded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	pg := w.database(30*time.Second, time.Hour)
+	v := volume("web-0", username, password)
+	v.Attributes["refreshInterval"] = "5s"
+	w.publish(v)
+	old := w.file(v, "username")
+	leases, err := w.vault.Leases(t.Context(), "database/creds/dyn")
+	ok(t, err)
+	ok(t, w.vault.Root().Sys().Revoke(leases[0]))
+	w.eventually(11*time.Second, "new credentials", func() bool { return w.file(v, "username") != old })
+	ok(t, pg.Login(t.Context(), w.file(v, "username"), w.file(v, "password")))
+}
+
+func TestATokenThatAnOperatorRevokesIsFollowedByOneLogin(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	pg := w.database(30*time.Second, time.Hour)
+	v := volume("web-0", username, password)
+	v.Attributes["refreshInterval"] = "5s"
+	start := w.vault.Mark()
+	w.publish(v)
+	old := w.file(v, "username")
+	accessors, err := w.vault.TokenAccessors(t.Context())
+	ok(t, err)
+	for _, a := range accessors {
+		ok(t, w.vault.Root().Auth().Token().RevokeAccessor(a))
+	}
+	w.eventually(11*time.Second, "new credentials", func() bool { return w.file(v, "username") != old })
+	ok(t, pg.Login(t.Context(), w.file(v, "username"), w.file(v, "password")))
+	requests, err := w.vault.Requests(start)
+	ok(t, err)
+	if n := requests.Count("auth/jwt/login"); n != 2 {
+		t.Errorf("%d logins, want the first and one more", n)
+	}
+}
+
+// Short sessions: the token is renewed, reaches its maximum, a new login follows, and the leases under the old one are replaced
+// before it dies.
+func TestASessionsMaximumTTLIsSurvived(t *testing.T) {
+	t.Parallel()
+	for name, role := range map[string]vaulttest.Role{
+		"service tokens": {TTL: 6 * time.Second, MaxTTL: 15 * time.Second},
+		"batch tokens":   {TTL: 12 * time.Second, MaxTTL: 12 * time.Second, Type: "batch"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, options{token: role})
+			pg := w.database(time.Minute, time.Hour)
+			v := volume("web-0", username, password)
+			start := w.vault.Mark()
+			w.publish(v)
+			for end := time.Now().Add(35 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+				creds := w.generation(v, "username", "password")
+				if err := pg.Login(t.Context(), creds[0], creds[1]); err != nil {
+					t.Fatalf("login as %s: %v\n%s", creds[0], err, w.driver.Log())
+				}
+			}
+			requests, err := w.vault.Requests(start)
+			ok(t, err)
+			if n := requests.Count("auth/jwt/login"); n < 3 || n > 8 {
+				t.Errorf("%d logins in 35 s", n)
+			}
+			w.unpublish(v)
+			w.wantNothingLeft()
+		})
+	}
+}
+
+func TestKubernetesAuthWorksLikeJWT(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	w.greet("hello")
+	reviewer := vaulttest.NewReviewer(w.kubelet.Issuer.PublicKey())
+	t.Cleanup(reviewer.Close)
+	token, err := w.kubelet.Issuer.Mint(kubelettest.NewPod("kube-system", "reviewer", "reviewer"), "vault", time.Hour)
+	ok(t, err)
+	ok(t, w.vault.EnableKubernetes(t.Context(), "kubernetes", reviewer, token))
+	ok(t, w.vault.KubernetesRole(t.Context(), "kubernetes", "app", vaulttest.Role{Policies: []string{"app"}, Namespaces: []string{"shop"}, ServiceAccounts: []string{"web"}}))
+	v := volume("web-0", greeting)
+	v.Attributes["authMethod"] = "kubernetes"
+	w.publish(v)
+	if got := w.file(v, "greeting"); got != "hello" {
+		t.Errorf("greeting = %q", got)
+	}
+	if reviewer.Reviews() == 0 {
+		t.Error("the token was not reviewed")
+	}
+	stranger := volume("web-1", greeting)
+	stranger.Pod.ServiceAccount = "stranger"
+	stranger.Attributes["authMethod"] = "kubernetes"
+	if err := w.kubelet.Publish(t.Context(), stranger); !strings.Contains(errText(err), "PermissionDenied") {
+		t.Errorf("a stranger's publish: %v", err)
+	}
+	w.unpublish(v)
+	w.wantNothingLeft()
+}
+
+// The audit log tells the whole story of a volume, without a value.
+func TestTheAuditLogTellsWhatHappened(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	w.greet("canary-value")
+	v := volume("web-0", greeting)
+	w.publish(v)
+	w.greet("canary-value-2")
+	w.eventually(6*time.Second, "the new value", func() bool { return w.file(v, "greeting") == "canary-value-2" })
+	w.unpublish(v)
+	w.wantNothingLeft()
+	lines, err := w.driver.Audit()
+	ok(t, err)
+	for _, event := range []rotation.AuditEvent{rotation.AuditLogin, rotation.AuditRead, rotation.AuditPublish, rotation.AuditSwap, rotation.AuditUnpublish, rotation.AuditRevokeSession} {
+		if len(lines.Of(event)) == 0 {
+			t.Errorf("no line about %s", event)
+		}
+	}
+}
+
+func errText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
