@@ -51,7 +51,7 @@ func tell(ctx context.Context, s *screen, st *stage, keep bool) error {
 	if !s.verdict(t.checks) {
 		s.title("The daemon's last lines")
 		s.text("%s", lastLines(st.driver.Log(), 30))
-		return errors.New("not all of it happened as it should; see ✗ above")
+		return errNotAll
 	}
 	return nil
 }
