@@ -13,7 +13,7 @@ import (
 )
 
 // objectLimits bound the YAML of `objects`.
-var objectLimits = strictyaml.Limits{Bytes: 256 << 10, Depth: 16, Values: 16 << 10}
+var objectLimits = strictyaml.Limits{Bytes: 128 << 10, Depth: 16, Values: 16 << 10}
 
 const maxSecretPath = 2048 // bytes, query included
 

@@ -40,6 +40,7 @@ const (
 // defaultSettings are the keys of `defaults`: the one list of them.
 func defaultSettings() []setting[Defaults] {
 	type d = Defaults
+	publishTimeout := func(d *d) *time.Duration { return &d.PublishTimeout }
 	tokenTransport := func(d *d) *string { return &d.TokenTransport }
 	return []setting[d]{
 		duration("refreshInterval", func(d *d) *time.Duration { return &d.RefreshInterval }, 5*time.Minute,
@@ -61,9 +62,9 @@ func defaultSettings() []setting[Defaults] {
 		duration("generationGrace", func(d *d) *time.Duration { return &d.GenerationGrace }, 10*time.Second,
 			span[time.Duration]{time.Second, time.Hour, "remove at once"},
 			"How long the files of the generation before stay for a reader that is on its way to them."),
-		duration("publishTimeout", func(d *d) *time.Duration { return &d.PublishTimeout }, 90*time.Second,
+		startOnly(publishTimeout, duration("publishTimeout", publishTimeout, 90*time.Second,
 			span[time.Duration]{5 * time.Second, 90 * time.Second, ""},
-			"Bound of the first fetch of a volume. The kubelet gives up after two minutes."),
+			"Bound of the first fetch of a volume. The kubelet gives up after two minutes.")),
 		text("selinuxContext", func(d *d) *string { return &d.SELinuxContext }, "", checkSELinuxContext,
 			"user:role:type:level",
 			"SELinux context of all files, such as `system_u:object_r:container_file_t:s0`. Set it on hosts that enforce SELinux, and only there."),

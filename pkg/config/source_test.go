@@ -230,13 +230,13 @@ func TestCommentIsNoChange(t *testing.T) {
 func TestStartOnlySettingKeepsItsValueAndIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := follow(t, named("a"))
-		write(t, f.path, named("b")+"defaults: {tokenTransport: volumeContext, volumeSize: 64Ki}")
+		write(t, f.path, named("b")+"defaults: {tokenTransport: volumeContext, publishTimeout: 30s, volumeSize: 64Ki}")
 		f.looks(2)
 		f.want("b", 1, 2)
-		if d := f.source.Current().Defaults; d.TokenTransport != config.TokenInSecrets || d.VolumeSize != 64<<10 {
+		if d := f.source.Current().Defaults; d.TokenTransport != config.TokenInSecrets || d.PublishTimeout != 90*time.Second || d.VolumeSize != 64<<10 {
 			t.Errorf("defaults = %+v", d)
 		}
-		if !strings.Contains(f.log.String(), "defaults.tokenTransport") {
+		if !strings.Contains(f.log.String(), "[defaults.publishTimeout defaults.tokenTransport]") {
 			t.Errorf("log: %s", f.log.String())
 		}
 	})
