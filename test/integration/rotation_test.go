@@ -70,7 +70,6 @@ func TestAStaticRoleIsFollowedThroughItsRotations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, options{})
 	pg := w.database(time.Minute, time.Hour)
-	ok(t, pg.Exec(t.Context(), `create role legacy login password 'first'`))
 	ok(t, w.vault.DatabaseStaticRole(t.Context(), "database", "legacy", pg, "legacy", 5*time.Second))
 	v := volume("web-0", "{objectName: password, secretPath: database/static-creds/legacy, secretKey: password}")
 	w.publish(v)

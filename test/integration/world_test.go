@@ -65,9 +65,6 @@ func newWorld(t *testing.T, o options) *world {
 	o.token.Policies = []string{"app"}
 	ok(t, w.vault.JWTRole(ctx, "jwt", "app", o.token))
 	ok(t, w.vault.EnableKV(ctx, "kv1", 1))
-	if o.durable {
-		ok(t, w.vault.EnableKV(ctx, "secret", 2))
-	}
 	config := fmt.Sprintf("connections:\n- name: default\n  address: %s\n  authMethod: jwt\n  role: app\n%s", w.vault.Addr, o.extra)
 	if o.defaults == "" {
 		o.defaults = "  minRefreshInterval: 1s\n  credentialGrace: 2s\n  generationGrace: 1s\n"
