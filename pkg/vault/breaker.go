@@ -41,7 +41,7 @@ type verdict int
 
 const (
 	pass   verdict = iota // go on
-	probe                 // ask Vault whether it is back, then call probed
+	probe                 // ask Vault whether it is back, then call probed or abandoned
 	refuse                // do not send
 )
 
@@ -74,6 +74,13 @@ func (b *breaker) probed(alive bool, now time.Time) {
 		// Up to a quarter longer by the spread.
 		b.until = now.Add(b.cooldown + time.Duration(b.spread()*float64(b.cooldown)/4))
 	}
+}
+
+// abandoned tells that the probe came to no result, because its caller gave up: the next one asks.
+func (b *breaker) abandoned() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.probing = false
 }
 
 // succeeded tells of an answer. One that arrives while the breaker is open is as good as a probe.

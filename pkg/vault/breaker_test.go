@@ -119,6 +119,10 @@ func TestBreakerProperties(t *testing.T) {
 					t.Skip("no probe is under way")
 				}
 				probes--
+				if rapid.Bool().Draw(t, "gave up") {
+					b.abandoned()
+					return
+				}
 				alive := rapid.Bool().Draw(t, "alive")
 				b.probed(alive, now)
 				if v, _ := b.admit(now); alive && v != pass {

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -508,6 +509,63 @@ func TestSealedVaultIsAskedOnlyForItsHealthUntilItIsBack(t *testing.T) {
 	eventually(t, "it is taken back", func() bool { _, err := c.Login(t.Context(), login); return err == nil })
 }
 
+// Who asks for Vault's health on behalf of all still has a deadline of his own, and leaves the question to the next.
+func TestCallerWhoAsksForTheHealthIsLetGoAtHisDeadline(t *testing.T) {
+	var frozen atomic.Bool
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/sys/health" {
+			answer(503, `{"errors":["Vault is sealed"]}`)(w, r)
+		} else if frozen.Load() {
+			<-r.Context().Done()
+		}
+	})
+	frozen.Store(true)
+	obs := &events{}
+	c := observe(t, s.URL, obs)
+	for range 5 {
+		wantClass(t, c.RevokeSession(t.Context(), session), vault.Transient)
+	}
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		start := time.Now()
+		err := c.RevokeSession(ctx, session)
+		cancel()
+		if wantClass(t, err, vault.Transient); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 2500*time.Millisecond {
+			t.Errorf("let go after %v with %v", time.Since(start), err)
+		}
+	}
+	if n := obs.count("main health error"); n != 2 {
+		t.Errorf("%d questions for the health, want one by each", n)
+	}
+	frozen.Store(false)
+	if err := c.RevokeSession(t.Context(), session); err == nil || failure(t, err).Status != 503 {
+		t.Errorf("Vault that answers the question is not asked: %v", err)
+	}
+}
+
+// What has waited for the request rate must not go to a Vault that was found dead meanwhile.
+func TestRequestsThatWaitForTheRateAreNotSentToADeadVault(t *testing.T) {
+	var logins atomic.Int64
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/sys/health" {
+			logins.Add(1)
+		}
+		answer(503, `{"errors":["Vault is sealed"]}`)(w, r)
+	})
+	c := connect(t, s.URL, func(cfg *vault.Config) { cfg.RequestRate, cfg.RequestBurst = 20, 1 })
+	var wait sync.WaitGroup
+	for range 20 { // all are let into the queue at once, and through it within a second
+		wait.Go(func() {
+			_, err := c.Login(t.Context(), login)
+			wantClass(t, err, vault.Transient)
+		})
+	}
+	wait.Wait()
+	if n := logins.Load(); n > 10 {
+		t.Errorf("%d of 20 logins were sent", n)
+	}
+}
+
 // One engine that hangs, or one database that is down, must not stop the other pods.
 func TestOneFailingEngineDoesNotStopTheOthers(t *testing.T) {
 	for name, broken := range map[string]http.HandlerFunc{
@@ -516,7 +574,11 @@ func TestOneFailingEngineDoesNotStopTheOthers(t *testing.T) {
 		"too large": answer(200, strings.Repeat("x", 2048)),
 	} {
 		t.Run(name, func(t *testing.T) {
+			var health atomic.Int64
 			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/v1/sys/health" {
+					health.Add(1)
+				}
 				if strings.HasPrefix(r.URL.Path, "/v1/database/") {
 					broken(w, r)
 					return
@@ -537,6 +599,9 @@ func TestOneFailingEngineDoesNotStopTheOthers(t *testing.T) {
 				if _, err := c.Read(t.Context(), session, app, vault.ReadOptions{}); err != nil {
 					t.Errorf("another engine: %v", err)
 				}
+			}
+			if name != "hangs" && health.Load() != 0 {
+				t.Errorf("Vault was asked for its health %d times though it answers", health.Load())
 			}
 		})
 	}

@@ -108,6 +108,10 @@ func (c *Client) admit(ctx context.Context, q call) error {
 	verdict, after := c.breaker.admit(time.Now())
 	if verdict == probe {
 		alive := c.alive(ctx)
+		if err := ctx.Err(); err != nil && !alive {
+			c.breaker.abandoned()
+			return c.fail(ctx, q, err)
+		}
 		c.breaker.probed(alive, time.Now())
 		if alive {
 			return nil
@@ -126,8 +130,7 @@ func (c *Client) admit(ctx context.Context, q call) error {
 // alive asks Vault for its health. No token goes along, so that none is sent again and again to a Vault in trouble. Any
 // answer but those that say "I cannot serve" will do: a gateway may forbid the question.
 func (c *Client) alive(ctx context.Context) bool {
-	// The caller's end must not count as Vault's: the others wait for this answer too.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(probeTimeout, c.cfg.RequestTimeout))
+	ctx, cancel := context.WithTimeout(ctx, min(probeTimeout, c.cfg.RequestTimeout))
 	defer cancel()
 	start := time.Now()
 	resp, _, err := c.roundTrip(ctx, call{op: OpHealth, method: http.MethodGet, path: "sys/health", query: url.Values{"standbyok": {"true"}, "perfstandbyok": {"true"}}})

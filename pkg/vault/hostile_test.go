@@ -184,12 +184,32 @@ func TestAnswerOf300MiBTakesBoundedMemory(t *testing.T) {
 }
 
 func TestAnswerJustWithinTheCapIsTaken(t *testing.T) {
-	s := serve(t, answer(200, kv2))
-	if _, err := connect(t, s.URL, func(cfg *vault.Config) { cfg.MaxResponseBytes = int64(len(kv2)) }).Read(t.Context(), session, app, vault.ReadOptions{}); err != nil {
-		t.Error(err)
+	for name, h := range map[string]http.HandlerFunc{
+		"announced": answer(200, kv2),
+		"chunked": func(w http.ResponseWriter, _ *http.Request) {
+			for i := range len(kv2) {
+				_, _ = io.WriteString(w, kv2[i:i+1])
+				w.(http.Flusher).Flush()
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, h)
+			limited := func(limit int) error {
+				c := connect(t, s.URL, func(cfg *vault.Config) { cfg.MaxResponseBytes = int64(limit) })
+				_, err := c.Read(t.Context(), session, app, vault.ReadOptions{})
+				return err
+			}
+			for _, more := range []int{0, 1, 1000} {
+				if err := limited(len(kv2) + more); err != nil {
+					t.Errorf("%d bytes more than it has: %v", more, err)
+				}
+			}
+			for _, less := range []int{1, 2, 100} {
+				wantClass(t, limited(len(kv2)-less), vault.BadResponse)
+			}
+		})
 	}
-	_, err := connect(t, s.URL, func(cfg *vault.Config) { cfg.MaxResponseBytes = int64(len(kv2)) - 1 }).Read(t.Context(), session, app, vault.ReadOptions{})
-	wantClass(t, err, vault.BadResponse)
 }
 
 // What is small on the wire may be large in memory.
