@@ -135,8 +135,9 @@ func runSuite(t *testing.T, config *sanity.TestConfig) (passed, skipped []string
 		}
 	})
 	suiteConfig, reporterConfig := ginkgo.GinkgoConfiguration()
-	suiteConfig.FocusStrings = []string{"^Identity Service", "^Node Service"}
+	suiteConfig.FocusStrings = []string{" Identity Service ", " Node Service "} // the name of the suite stands before them
 	suiteConfig.FailOnEmpty = true
+	reporterConfig.NoColor, reporterConfig.Succinct = true, true
 	ginkgo.RunSpecs(t, "csi-sanity", suiteConfig, reporterConfig)
 	slices.Sort(passed)
 	slices.Sort(skipped)
