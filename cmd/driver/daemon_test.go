@@ -38,6 +38,12 @@ const canaryValue = "canary-5f1c9e7a"
 
 func newCluster(t *testing.T, args ...string) *cluster {
 	t.Helper()
+	return newClusterWith(t, kubelettest.DriverOptions{Args: args})
+}
+
+// newClusterWith adds the configuration and the program to options.
+func newClusterWith(t *testing.T, options kubelettest.DriverOptions) *cluster {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("this test mounts: run it as root or inside `unshare -Urm`")
@@ -52,9 +58,8 @@ func newCluster(t *testing.T, args ...string) *cluster {
 	c.ok(c.vault.Policy(ctx, "kv", `path "secret/data/app" { capabilities = ["read"] }`))
 	c.ok(c.vault.JWTRole(ctx, "jwt", "web", vaulttest.Role{Policies: []string{"kv"}, TTL: time.Hour}))
 	c.ok(c.vault.WriteKV2(ctx, "secret", "app", map[string]any{"password": canaryValue}))
-	c.driver = kubelettest.StartDriver(t, kubelettest.DriverOptions{
-		Config: c.config(), Binary: self(t), Env: []string{reenter + "=main"}, Args: args,
-	})
+	options.Config, options.Binary, options.Env = c.config(), self(t), []string{reenter + "=main"}
+	c.driver = kubelettest.StartDriver(t, options)
 	c.kubelet = c.driver.Kubelet(issuer)
 	return c
 }
@@ -226,6 +231,24 @@ func TestSecondDaemonIsKeptOutOfThePluginFolder(t *testing.T) {
 		t.Fatalf("the first has left, and yet: %v", err)
 	}
 	_ = second.Close()
+}
+
+// With swap on the node (here a list of it, put over the kernel's in a mount namespace of the daemon's own), memory is locked
+// as it is used, not all that Go's runtime reserves.
+func TestMemoryIsLockedWhereThereIsSwap(t *testing.T) {
+	swaps := file(t, "swaps", "Filename\tType\tSize\tUsed\tPriority\n/dev/sda2 partition 1 0 -2\n")
+	c := newClusterWith(t, kubelettest.DriverOptions{
+		Args:    []string{"--lock-memory=true"},
+		Wrapper: []string{"unshare", "-m", "sh", "-c", `mount --bind "$0" /proc/swaps && exec "$@"`, swaps},
+	})
+	if !strings.Contains(c.driver.Log(), "memory is locked, because this node has swap") {
+		t.Error("the log does not say that memory is locked")
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.driver.PID()))
+	c.ok(err)
+	if strings.Contains(string(text), "VmLck:\t       0 kB") || !strings.Contains(string(text), "VmLck:") {
+		t.Errorf("nothing is locked:\n%s", text)
+	}
 }
 
 // A broken edit changes nothing and is told once; a sound one is taken up.

@@ -79,6 +79,10 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 		return err
 	}
 
+	context.AfterFunc(ctx, func() {
+		log.Info("leasefs is stopping; volumes and their leases stay as they are")
+		d.ready.stopping()
+	})
 	outer := []service{{"audit log", d.audit.Run}}
 	if o.httpAddress != "" {
 		outer = append(outer, service{"http", func(ctx context.Context) error { return serveHTTP(ctx, o.httpAddress, d.handler(), log) }})
@@ -126,16 +130,12 @@ func (d *daemon) serveCSI(ctx context.Context) error {
 	d.ready.set("the CSI socket is served")
 	d.log.Info("serving the kubelet", logkey.File, d.options.endpoint)
 
-	inner := untilDone
 	var around []service
 	if d.registration != nil {
 		around = append(around, service{"registration", d.registration.Run})
 	}
 	return within(ctx, func(ctx context.Context) error {
-		err := within(ctx, inner, around...)
-		d.log.Info("leasefs is stopping; volumes and their leases stay as they are")
-		d.ready.stopping()
-		return err
+		return within(ctx, untilDone, around...)
 	}, service{"CSI socket", func(ctx context.Context) error { return server.Serve(ctx, socket) }})
 }
 

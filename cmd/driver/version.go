@@ -11,11 +11,17 @@ import (
 	"runtime/debug"
 )
 
-// version is stamped by the build: -ldflags "-X main.version=v1.2.3".
-var version = "dev"
+// Stamped by the build: -ldflags "-X main.version=v1.2.3 -X main.commit=HASH".
+var (
+	version = "dev"
+	commit  = "" // "": what the go command has stamped, if it was built inside the repository
+)
 
 // revision returns the commit that the binary was built from, as far as it is known.
 func revision() string {
+	if commit != "" {
+		return commit[:min(12, len(commit))]
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""
