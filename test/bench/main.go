@@ -1,0 +1,156 @@
+// Copyright The leasefs Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bench prints what leasefs costs, beside what Vault itself costs in the same run. docs/performance.md says how to read
+// the tables. It runs as root or inside `unshare -Urm`.
+//
+//	go run ./test/bench --driver bin/leasefs            all tables
+//	go run ./test/bench --driver bin/leasefs --kills 1000   kill the daemon at random moments and count orphans
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/leasefs/leasefs/test/harness/kubelettest"
+	"github.com/leasefs/leasefs/test/harness/vaulttest"
+)
+
+func main() {
+	driver := flag.String("driver", "", "the leasefs `program` to measure (default: built from cmd/driver)")
+	rounds := flag.Int("rounds", 300, "publishes measured one at a time, for each row")
+	most := flag.Int("volumes", 4000, "volumes of the largest row on memory; half of them for the row on lateness")
+	kills := flag.Int("kills", 0, "do nothing but kill the daemon this often, and count orphans")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	var err error
+	if *kills > 0 {
+		err = soak(ctx, *driver, *kills)
+	} else {
+		err = tables(ctx, *driver, *rounds, *most)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// tables measures everything, one table after the other.
+func tables(ctx context.Context, driver string, rounds, most int) error {
+	for _, table := range []func(context.Context, *node) error{
+		func(ctx context.Context, n *node) error { return latency(ctx, n, rounds) },
+		throughput,
+		republish,
+	} {
+		if err := onNode(ctx, driver, options{noAudit: true}, table); err != nil {
+			return err
+		}
+	}
+	if err := onNode(ctx, driver, options{noAudit: true, refresh: "10h"}, func(ctx context.Context, n *node) error {
+		return memory(ctx, n, most)
+	}); err != nil {
+		return err
+	}
+	if err := onNode(ctx, driver, options{noAudit: true, tokenTTL: 60}, func(ctx context.Context, n *node) error {
+		return lateness(ctx, n, most/2)
+	}); err != nil {
+		return err
+	}
+	return onNode(ctx, driver, options{refresh: "10h"}, func(ctx context.Context, n *node) error { return restart(ctx, n, 500) })
+}
+
+// node is a driver with a Vault beside it.
+type node struct {
+	vault   *vaulttest.Server
+	driver  *kubelettest.Driver
+	kubelet *kubelettest.Kubelet
+	calls   *kubelettest.Client // one connection, kept; the kubelet dials anew for each call
+	serial  int
+	refresh string
+}
+
+type options struct {
+	noAudit  bool   // Vault without an audit device, which is what slows it down most
+	refresh  string // refreshInterval of the volumes; "": 5m
+	tokenTTL int    // seconds; 0: an hour
+}
+
+// secrets is how many different secrets there are to read.
+const secrets = 5
+
+// onNode runs a table on a fresh node.
+func onNode(ctx context.Context, driver string, o options, table func(context.Context, *node) error) (err error) {
+	n := &node{refresh: o.refresh}
+	if n.refresh == "" {
+		n.refresh = "5m"
+	}
+	if n.vault, err = vaulttest.Run(ctx, vaulttest.Options{NoAudit: o.noAudit}); err != nil {
+		return err
+	}
+	defer n.vault.Close()
+	issuer, err := kubelettest.NewIssuer()
+	if err != nil {
+		return err
+	}
+	if err := n.prepareVault(ctx, issuer, o); err != nil {
+		return err
+	}
+	n.driver, err = kubelettest.RunDriver(ctx, kubelettest.DriverOptions{
+		Binary: driver,
+		Config: "connections:\n- {name: default, address: " + n.vault.Addr + ", authMethod: jwt, role: app, requestRate: 0}\ndefaults: {nodeBudget: 0, credentialGrace: 5s}\n",
+		Args:   []string{"--audit-log=off", "--log-level=warn"},
+	})
+	if err != nil {
+		return err
+	}
+	defer n.driver.Close()
+	n.kubelet = n.driver.Kubelet(issuer)
+	if n.calls, err = kubelettest.Dial(n.driver.Socket); err != nil {
+		return err
+	}
+	defer n.calls.Close()
+	return table(ctx, n)
+}
+
+func (n *node) prepareVault(ctx context.Context, issuer *kubelettest.Issuer, o options) error {
+	if err := n.vault.EnableJWT(ctx, "jwt", issuer.PublicPEM()); err != nil {
+		return err
+	}
+	if err := n.vault.Policy(ctx, "app", `path "secret/*" { capabilities = ["read"] }`); err != nil {
+		return err
+	}
+	role := vaulttest.Role{Policies: []string{"app"}, TTL: seconds(3600), MaxTTL: seconds(36000)}
+	if o.tokenTTL > 0 {
+		role.TTL = seconds(o.tokenTTL)
+	}
+	if err := n.vault.JWTRole(ctx, "jwt", "app", role); err != nil {
+		return err
+	}
+	for i := range secrets {
+		if err := n.vault.WriteKV2(ctx, "secret", fmt.Sprintf("s%d", i), map[string]any{"value": "some secret text"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// volume is the next pod's volume with the given number of secrets. Each pod has a service account of its own: no response is
+// shared between two, as it would be within a deployment, so that the driver asks Vault as often as the floor does.
+func (n *node) volume(count int) kubelettest.Volume {
+	n.serial++
+	objects := ""
+	for i := range count {
+		objects += fmt.Sprintf("- {objectName: f%d, secretPath: secret/data/s%d, secretKey: value}\n", i, i)
+	}
+	name := fmt.Sprintf("bench-%d", n.serial)
+	return kubelettest.Volume{
+		Pod: kubelettest.NewPod("bench", name, name), Name: "secrets", ReadOnly: true,
+		Attributes: map[string]string{"objects": objects, "refreshInterval": n.refresh, "size": "64Ki"},
+	}
+}
