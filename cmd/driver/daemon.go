@@ -199,6 +199,18 @@ func connectionNames(cfg *config.Config) []string {
 	return names
 }
 
+// bounded bounds a publish by what the configuration says at that moment.
+type bounded struct {
+	*rotation.Manager
+	timeout func() time.Duration
+}
+
+func (b bounded) Publish(ctx context.Context, req rotation.Request) error {
+	ctx, cancel := context.WithTimeout(ctx, b.timeout())
+	defer cancel()
+	return b.Manager.Publish(ctx, req)
+}
+
 // vaults makes the pool what rotation asks for.
 type vaults struct{ pool *vault.Pool }
 

@@ -44,6 +44,9 @@ func newCluster(t *testing.T, args ...string) *cluster {
 // newClusterWith adds the configuration and the program to options.
 func newClusterWith(t *testing.T, options kubelettest.DriverOptions) *cluster {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("this test runs a real Vault and the daemon")
+	}
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("this test mounts: run it as root or inside `unshare -Urm`")

@@ -116,9 +116,8 @@ func (d *daemon) workers() []service {
 func (d *daemon) serveCSI(ctx context.Context) error {
 	server, err := csi.NewServer(csi.Options{
 		Version: version, NodeID: d.options.nodeID,
-		Volumes: d.manager, Configuration: d, Observer: d.metrics,
-		CallTimeout: d.source.Current().Defaults.PublishTimeout,
-		Ready:       d.ready.serving, Now: d.clock.Now, Logger: d.log,
+		Volumes:       bounded{d.manager, func() time.Duration { return d.source.Current().Defaults.PublishTimeout }},
+		Configuration: d, Observer: d.metrics, Ready: d.ready.serving, Now: d.clock.Now, Logger: d.log,
 	})
 	if err != nil {
 		return &usageError{err}

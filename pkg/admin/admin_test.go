@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -314,5 +315,35 @@ func write(t *testing.T, path string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The example in the documentation has every field, and no other.
+func TestDocumentationShowsTheWholeList(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "<!-- list -->\n```json\n")
+	example, _, ok := strings.Cut(rest, "```\n")
+	if !ok {
+		t.Fatal("the documentation has lost its example")
+	}
+	var l List
+	d := json.NewDecoder(strings.NewReader(example))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&l); err != nil {
+		t.Fatal(err)
+	}
+	if l.APIVersion != APIVersion || len(l.Volumes) != 1 || len(l.Volumes[0].Leases) != 1 {
+		t.Fatalf("%+v", l)
+	}
+	for _, v := range []any{l, l.Volumes[0], l.Volumes[0].Leases[0]} {
+		value := reflect.ValueOf(v)
+		for i := range value.NumField() {
+			if value.Field(i).IsZero() {
+				t.Errorf("%s.%s is not in the example", value.Type(), value.Type().Field(i).Name)
+			}
+		}
 	}
 }

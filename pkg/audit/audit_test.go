@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -332,5 +333,35 @@ func TestLeaseHashIsWhatTheShellComputes(t *testing.T) {
 	}
 	if leaseHash("") != "" {
 		t.Fatal("no lease has no hash")
+	}
+}
+
+func TestDocumentationNamesEveryFieldAndEvent(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, ok := strings.Cut(string(text), "\n## The audit log\n")
+	if !ok {
+		t.Fatal("the documentation has lost its section")
+	}
+	var words []string
+	for f := range reflect.TypeFor[Line]().Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		words = append(words, name)
+	}
+	for _, e := range []rotation.AuditEvent{
+		rotation.AuditLogin, rotation.AuditRead, rotation.AuditRenewSession, rotation.AuditRenewLease, rotation.AuditRevokeSession,
+		rotation.AuditRevokeLease, rotation.AuditPublish, rotation.AuditSwap, rotation.AuditExpire, rotation.AuditUnpublish, rotation.AuditRecover,
+	} {
+		words = append(words, string(e))
+	}
+	for c := vault.Transient; c <= vault.BadResponse; c++ {
+		words = append(words, c.String())
+	}
+	for _, w := range words {
+		if !strings.Contains(section, "`"+w+"`") {
+			t.Errorf("%s is not documented", w)
+		}
 	}
 }
