@@ -56,9 +56,8 @@ func (m *Manager) Publish(ctx context.Context, req Request) error {
 
 // publish is the first reconcile of a volume.
 //
-//  1. See whether a volume of ours is at the target already, and record that the publish begins, so that a restart can
-//     undo what follows and leaves alone what was there before.
-//  2. Log in; the record has the token before anything is read with it.
+//  1. See whether a volume of ours is at the target already: whoever undoes this publish leaves alone what was there before.
+//  2. Log in, and record the publish with the token before anything is read with it. Until then there is nothing to undo.
 //  3. Read all secrets in parallel.
 //  4. Render. A key that is missing or content that is too big ends here.
 //  5. Fill a tmpfs that is in no path yet.
@@ -70,9 +69,6 @@ func (c *reconcile) publish(ctx context.Context) error {
 		return &MountError{Step: "looking for a mount", Target: c.rec.Target, Err: err}
 	}
 	c.rec.Adopted = mounted
-	if err := c.save(); err != nil {
-		return err
-	}
 	if err := c.connect(); err != nil {
 		return err
 	}
@@ -180,7 +176,9 @@ func (c *reconcile) attach() error {
 // once is revoked in the background, from the record.
 func (c *reconcile) abandon(ctx context.Context) {
 	c.rec.Phase = PhaseReleasing
-	c.logSaveError(c.save())
+	if len(c.rec.Sessions) > 0 {
+		c.logSaveError(c.save())
+	}
 	if err := c.v.closeHandle(); err != nil {
 		c.log.Warn("Closing the file system of a failed publish", logkey.Error, err)
 	}

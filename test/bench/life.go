@@ -15,8 +15,8 @@ import (
 // memory fills a node with volumes and asks what the daemon has in memory for them.
 func memory(ctx context.Context, n *node, most int) error {
 	fmt.Println("\nMemory of the daemon (5 secrets a volume; heap in use after a collection; RSS without tmpfs pages)")
-	t := newTable("volumes", "heap in use", "RSS", "heap per volume", "target")
-	idle := 0.0
+	t := newTable("volumes", "heap in use", "RSS", "heap per volume beyond 100", "target")
+	warm := 0.0 // heap with 100 volumes: connections, caches and buffers are there by then
 	live := 0
 	for _, want := range []int{0, 100, most / 4, most} {
 		for live < want {
@@ -37,12 +37,16 @@ func memory(ctx context.Context, n *node, most int) error {
 		if err != nil {
 			return err
 		}
-		if want == 0 {
-			idle = heap
+		switch want {
+		case 0:
 			t.row(want, mib(heap), mib(rss), "", verdict(rss <= 40<<20, "idle RSS ≤ 40 MiB"))
 			continue
+		case 100:
+			warm = heap
+			t.row(want, mib(heap), mib(rss), "", "")
+			continue
 		}
-		each := (heap - idle) / float64(want)
+		each := (heap - warm) / float64(want-100)
 		t.row(want, mib(heap), mib(rss), fmt.Sprintf("%.1f KiB", each/1024), verdict(each <= 16<<10, "≤ 16 KiB"))
 	}
 	t.print()
