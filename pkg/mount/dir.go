@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -149,8 +150,7 @@ func (d *Dir) repair() error {
 	return d.with(func(l *layout) error { return l.repair() })
 }
 
-// with opens the directory for one operation. The directory is not kept open, because an open directory keeps a mount busy; the
-// descriptor in d.handle is an O_PATH one, which does not.
+// with opens the directory for one operation: d.handle is but a place (O_PATH), and the one descriptor that a volume costs.
 func (d *Dir) with(do func(*layout) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -161,7 +161,7 @@ func (d *Dir) with(do func(*layout) error) error {
 	if err != nil {
 		return fmt.Errorf("opening the volume's directory: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	info, err := root.Stat(".")
 	if err != nil {
 		return fmt.Errorf("opening the volume's directory: %w", err)
@@ -178,13 +178,8 @@ func names(root *os.Root, dir string) ([]fs.DirEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	entries, err := f.ReadDir(-1)
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int {
-		if a.Name() < b.Name() {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	return entries, err
 }

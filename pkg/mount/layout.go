@@ -79,7 +79,7 @@ func (l *layout) holds(gen string, t *tree) bool {
 	if err != nil {
 		return false
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	err = fs.WalkDir(root.FS(), ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -138,7 +138,7 @@ func (l *layout) fill(gen string, t *tree) error {
 	if err != nil {
 		return fmt.Errorf("opening a generation: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	for _, dir := range t.dirs {
 		if err := root.Mkdir(dir, l.dirMode); err != nil {
 			return fmt.Errorf("making directory %q: %w", dir, noSpace(err))
@@ -174,7 +174,7 @@ func setMode(root *os.Root, dir string, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return fixMode(f, mode)
 }
 

@@ -25,7 +25,7 @@ import (
 // tmpfs is an unattached volume and a path to it.
 func tmpfs(t *testing.T, shape Shape) (*Volume, string) {
 	t.Helper()
-	v := create(t, forced(t, AttachCloneDetached, mounttest.TempDir(t)), shape)
+	v := create(t, forced(t, "", mounttest.TempDir(t)), shape)
 	return v, inside(v)
 }
 

@@ -5,7 +5,6 @@ package mount
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -24,7 +23,7 @@ func TestMain(m *testing.M) {
 	mounttest.Main(m)
 }
 
-// ways are all that this package has; the newest kernels offer all of them.
+// ways are all that this package has. Linux 6.15 and later offer all of them; what an older one does not is not run, and says so.
 var ways = []string{AttachCloneDetached, AttachCloneAttached, AttachBindStaged}
 
 // eachWay runs a test once for each way to attach, with a mounter that is forced to it and a directory to work in.
@@ -38,17 +37,17 @@ func eachWay(t *testing.T, do func(t *testing.T, m *Mounter, dir string)) {
 	}
 }
 
-// forced is a mounter that attaches in one way, with its staging below dir.
+// forced is a mounter that attaches in one way, or "" for the best, with its staging below dir.
 func forced(t testing.TB, attach, dir string) *Mounter {
 	t.Helper()
 	m := New(filepath.Join(dir, "staging"))
 	m.force = attach
-	support, err := m.Probe(context.Background())
+	support, err := m.Probe(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if support.Attach != attach {
-		t.Fatalf("this kernel does not offer %s: %v", attach, support.Notes)
+	if attach != "" && support.Attach != attach {
+		t.Skipf("NOT RUN: this kernel does not offer %s: %v", attach, support.Notes)
 	}
 	return m
 }

@@ -74,8 +74,8 @@ type Mounter struct {
 	probed *probed
 }
 
-// New returns a Mounter. staging is a directory of the daemon's own; it is used, and made, only where the kernel offers nothing
-// but AttachBindStaged. New itself does nothing.
+// New returns a Mounter. staging is a directory of the daemon's own, for one daemon at a time; it is used, and made, only where the
+// kernel offers nothing but AttachBindStaged. New itself does nothing.
 func New(staging string) *Mounter { return &Mounter{staging: staging} }
 
 // Probe finds out what the kernel offers. It runs once; later calls return what the first one found.
@@ -243,7 +243,7 @@ func (m *Mounter) private(dir string, size int64) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
 		return err

@@ -88,7 +88,7 @@ func tryClone(detached bool) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	clone := cloneOf
 	if !detached { // any mount that is in a path; one below which nothing is mounted, because a user namespace forbids the others
 		clone = func(*os.File) (*os.File, error) { return cloneAt("/proc/self/status") }
@@ -97,7 +97,7 @@ func tryClone(detached bool) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	return setReadOnly(f, true)
 }
 

@@ -277,25 +277,6 @@ func TestAnObserverCatchesALateReadOnly(t *testing.T) {
 	must(t, os.WriteFile(target+"/x", nil, 0o600))
 }
 
-func init() {
-	scenarios["late read-only"] = func(a arguments) error {
-		f, err := newTmpfs(source, nil)
-		if err != nil {
-			return err
-		}
-		if err := moveTo(f, a.Target); err != nil {
-			return err
-		}
-		if err := setReadOnly(f, true); err != nil {
-			return err
-		}
-		if err := os.WriteFile(a.Target+"/x", nil, 0o600); !errors.Is(err, unix.EROFS) {
-			return fmt.Errorf("in its own namespace: %w", err)
-		}
-		return f.Close()
-	}
-}
-
 // A daemon in a container that is restarted gets a new mount namespace, in which the volume is a copy of the host's mount.
 func TestARestartedContainerAdoptsTheHostsCopy(t *testing.T) {
 	old, new := few()
@@ -391,13 +372,11 @@ func TestAProcessWithoutCapabilitiesWritesThroughThePassedDescriptor(t *testing.
 // copied makes a command's program readable for everyone.
 func copied(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "leasefs-mount")
-	must(t, err)
-	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
-	must(t, os.Chmod(dir, 0o755))
+	dir := t.TempDir()
+	must(t, errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)))
 	program, err := os.ReadFile(cmd.Path)
 	must(t, err)
-	must(t, os.WriteFile(dir+"/test", program, 0o755))
-	cmd.Path = dir + "/test"
+	cmd.Path = dir + "/program"
+	must(t, os.WriteFile(cmd.Path, program, 0o755))
 	return cmd
 }

@@ -122,6 +122,23 @@ var scenarios = map[string]func(arguments) error{
 		}
 		return d.Close()
 	},
+	// "late read-only" makes the mistake that the package avoids.
+	"late read-only": func(a arguments) error {
+		f, err := newTmpfs(source, nil)
+		if err != nil {
+			return err
+		}
+		if err := moveTo(f, a.Target); err != nil {
+			return err
+		}
+		if err := setReadOnly(f, true); err != nil {
+			return err
+		}
+		if err := os.WriteFile(a.Target+"/x", nil, 0o600); !errors.Is(err, unix.EROFS) {
+			return fmt.Errorf("in its own namespace: %w", err)
+		}
+		return f.Close()
+	},
 	// "old kernel" answers ENOSYS to the calls that Dir names, separated by commas, and then does all that a daemon does.
 	"old kernel": func(a arguments) error {
 		if err := forbid(strings.Split(a.Dir, ",")); err != nil {

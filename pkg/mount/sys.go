@@ -68,7 +68,7 @@ func device(path string) (uint64, error) {
 	if err := unix.Stat(path, &st); err != nil {
 		return 0, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return uint64(st.Dev), nil
+	return st.Dev, nil
 }
 
 // deviceOf returns the device of the file system that f is on.
@@ -77,7 +77,7 @@ func deviceOf(f *os.File) (uint64, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return 0, &fs.PathError{Op: "fstat", Path: f.Name(), Err: err}
 	}
-	return uint64(st.Dev), nil
+	return st.Dev, nil
 }
 
 // isTmpfs reports whether f is on a tmpfs.
@@ -86,7 +86,7 @@ func isTmpfs(f *os.File) (bool, error) {
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
 		return false, &fs.PathError{Op: "fstatfs", Path: f.Name(), Err: err}
 	}
-	return int64(st.Type) == unix.TMPFS_MAGIC, nil
+	return st.Type == unix.TMPFS_MAGIC, nil
 }
 
 // usageAt asks the file system at path for its usage.
@@ -140,7 +140,7 @@ func removeDir(dir string) error {
 	return nil
 }
 
-// openPath opens a directory as a place only, which keeps no mount busy.
+// openPath opens a directory as a place only: not to read it, and without permission to.
 func openPath(path string) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -158,7 +158,7 @@ func bindOnto(from, target string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if err := unix.Mount(from, descriptorPath(f), "", unix.MS_BIND, ""); err != nil {
 		return &fs.PathError{Op: "bind", Path: target, Err: err}
 	}

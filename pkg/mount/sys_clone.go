@@ -39,7 +39,7 @@ func attachClone(handle *os.File, target string) error {
 	if err != nil {
 		return err
 	}
-	defer clone.Close()
+	defer func() { _ = clone.Close() }()
 	if err := setReadOnly(clone, true); err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (w cloneWay) private(dir string, options []option) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return moveTo(f, dir)
 }
 
@@ -101,7 +101,7 @@ func newTmpfs(source string, options []option) (*os.File, error) {
 		return nil, os.NewSyscallError("fsopen", err)
 	}
 	context := os.NewFile(uintptr(fd), "tmpfs context")
-	defer context.Close()
+	defer func() { _ = context.Close() }()
 
 	for _, o := range append([]option{{key: "source", value: source}}, options...) {
 		if o.flag {

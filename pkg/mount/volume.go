@@ -84,7 +84,8 @@ func (v *Volume) attach(target string) error {
 	return err
 }
 
-// At reports whether this volume is what is mounted, topmost, at target. It is one statx. An absent path is false.
+// At reports whether this volume, which must be open, is what is mounted, topmost, at target. It is one statx. An absent path is
+// false.
 func (v *Volume) At(target string) (bool, error) {
 	s, err := lookAt(target)
 	return s.root && s.dev == v.dev, err
