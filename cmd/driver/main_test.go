@@ -72,7 +72,7 @@ func file(t *testing.T, name, text string) string {
 // shortDir is a folder whose path leaves room for a unix socket's.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "lfs")
+	dir, err := os.MkdirTemp("", "lfs") //nolint:usetesting // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func oneVolume() List {
 // serve runs s until the test ends, and returns when it answers or has given up.
 func serve(t *testing.T, s *Server) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	t.Cleanup(func() {
@@ -66,7 +66,7 @@ func newServer(t *testing.T, list func() List) *Server {
 func TestClientReadsWhatTheServerLists(t *testing.T) {
 	s := newServer(t, oneVolume)
 	serve(t, s)
-	got, err := Volumes(context.Background(), s.path)
+	got, err := Volumes(t.Context(), s.path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestStrangerIsHungUpOn(t *testing.T) {
 	seen.Store(1 << 31)
 	s.mayConnect = func(uid uint32) bool { seen.Store(uid); return false }
 	serve(t, s)
-	if _, err := Volumes(context.Background(), s.path); err == nil {
+	if _, err := Volumes(t.Context(), s.path); err == nil {
 		t.Fatal("want an error")
 	}
 	if got := seen.Load(); got != uint32(os.Geteuid()) {
@@ -180,7 +180,7 @@ func TestOldSocketIsReplaced(t *testing.T) {
 	l.SetUnlinkOnClose(false)
 	_ = l.Close()
 	serve(t, s)
-	if _, err := Volumes(context.Background(), s.path); err != nil {
+	if _, err := Volumes(t.Context(), s.path); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -219,7 +219,7 @@ func TestListenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.prepare(t, s.path)
-			err := s.Run(context.Background())
+			err := s.Run(t.Context())
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("got %v, want an error about %q", err, c.want)
 			}
@@ -229,11 +229,11 @@ func TestListenRefuses(t *testing.T) {
 
 func TestSocketIsGoneAfterRun(t *testing.T) {
 	s := newServer(t, oneVolume)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	for range 500 {
-		if _, err := Volumes(context.Background(), s.path); err == nil {
+		if _, err := Volumes(t.Context(), s.path); err == nil {
 			break
 		}
 		time.Sleep(2 * time.Millisecond)
@@ -271,13 +271,13 @@ func TestNothingElseIsServed(t *testing.T) {
 func TestClientRefusesAnotherVersion(t *testing.T) {
 	s := newServer(t, func() List { return List{APIVersion: "leasefs.io/admin/v2"} })
 	serve(t, s)
-	if _, err := Volumes(context.Background(), s.path); err == nil || !strings.Contains(err.Error(), "same release") {
+	if _, err := Volumes(t.Context(), s.path); err == nil || !strings.Contains(err.Error(), "same release") {
 		t.Fatalf("got %v", err)
 	}
 }
 
 func TestClientSaysThatNobodyAnswers(t *testing.T) {
-	_, err := Volumes(context.Background(), filepath.Join(t.TempDir(), "no.sock"))
+	_, err := Volumes(t.Context(), filepath.Join(t.TempDir(), "no.sock"))
 	if err == nil || !strings.Contains(err.Error(), "is it running, and are you root?") {
 		t.Fatalf("got %v", err)
 	}
