@@ -57,21 +57,22 @@ func judge(err error) codes.Code {
 	case *vault.Error:
 		return judgeVault(e)
 	}
-	switch err { //nolint:errorlint // walk goes through the chain link by link
-	case rotation.ErrBusy:
-		return codes.Aborted
-	case rotation.ErrStopped, rotation.ErrNoToken:
-		return codes.Unavailable
-	case rotation.ErrUnknownVolume:
-		return codes.NotFound
-	case mount.ErrNoSpace:
-		return codes.ResourceExhausted
-	case mount.ErrInvalid:
-		return codes.InvalidArgument
-	case context.Canceled:
-		return codes.Canceled
-	case context.DeadlineExceeded:
-		return codes.DeadlineExceeded
+	for _, s := range [...]struct {
+		err  error
+		code codes.Code
+	}{
+		{rotation.ErrBusy, codes.Aborted},
+		{rotation.ErrStopped, codes.Unavailable},
+		{rotation.ErrNoToken, codes.Unavailable},
+		{rotation.ErrUnknownVolume, codes.NotFound},
+		{mount.ErrNoSpace, codes.ResourceExhausted},
+		{mount.ErrInvalid, codes.InvalidArgument},
+		{context.Canceled, codes.Canceled},
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+	} {
+		if err == s.err { //nolint:errorlint // walk goes through the chain link by link
+			return s.code
+		}
 	}
 	return codes.Unknown
 }

@@ -10,7 +10,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -24,6 +23,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/leasefs/leasefs/pkg/attributes"
@@ -244,7 +244,7 @@ type edge struct {
 }
 
 // newEdge serves with the options that change makes of the usual ones.
-func newEdge(t *testing.T, change func(*Options)) *edge {
+func newEdge(t testing.TB, change func(*Options)) *edge {
 	t.Helper()
 	e := &edge{
 		path:     filepath.Join(tempDir(t), "csi.sock"),
@@ -284,7 +284,8 @@ func newEdge(t *testing.T, change func(*Options)) *edge {
 
 func dial(t testing.TB, path string) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	soon := grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: backoff.Config{BaseDelay: time.Millisecond, Multiplier: 1.5, MaxDelay: 20 * time.Millisecond}}
+	conn, err := grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(soon))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +296,7 @@ func dial(t testing.TB, path string) *grpc.ClientConn {
 // tempDir is a folder with a name short enough for sockets, which t.TempDir's is not always.
 func tempDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "csi")
+	dir, err := os.MkdirTemp("", "csi") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,5 +397,3 @@ func assertNone(t testing.TB, where, text string, secrets ...string) {
 		}
 	}
 }
-
-var _ fmt.Stringer = (*logs)(nil)

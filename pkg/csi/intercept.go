@@ -105,7 +105,7 @@ func statusOf(err error) *status.Status {
 	if err == nil {
 		return status.New(codes.OK, "")
 	}
-	if made, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // only one that is nothing but a status
+	if made, ok := err.(interface{ GRPCStatus() *status.Status }); ok { // only one that is nothing but a status
 		return status.New(made.GRPCStatus().Code(), clean(made.GRPCStatus().Message()))
 	}
 	return status.New(codeOf(err), clean(err.Error()))

@@ -81,18 +81,13 @@ func (r *Registration) Run(ctx context.Context) error {
 		return fmt.Errorf("registering with the kubelet: %w", err)
 	}
 	log.Info("waiting for the kubelet to register the driver", logkey.File, r.Path())
-	for {
+	for socket != nil {
 		if err := r.serve(ctx, socket); err != nil {
 			return fmt.Errorf("registering with the kubelet: %w", err)
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		log.Warn("the registration socket has disappeared; making it again", logkey.File, r.Path())
-		if socket, err = r.listenAgain(ctx); err != nil {
-			return nil // only the end of the context ends the attempts
-		}
+		socket = r.listenAgain(ctx)
 	}
+	return nil
 }
 
 // serve serves one socket until the context ends or the socket has disappeared.
@@ -122,24 +117,34 @@ func (r *Registration) serve(ctx context.Context, socket *Socket) error {
 	return group.Wait()
 }
 
-// listenAgain tries until it succeeds or the context ends.
-func (r *Registration) listenAgain(ctx context.Context) (*Socket, error) {
+// listenAgain tries until it succeeds; nil: the context has ended before.
+func (r *Registration) listenAgain(ctx context.Context) *Socket {
+	if ctx.Err() == nil {
+		r.options.Logger.Warn("the registration socket has disappeared; making it again", logkey.File, r.Path())
+	}
 	ticker := time.NewTicker(r.options.Interval)
 	defer ticker.Stop()
-	for {
+	said := "" // each reason is logged once, not at every attempt
+	for ctx.Err() == nil {
 		socket, err := Listen(ctx, r.Path(), r.options.Logger)
 		if err == nil {
-			return socket, nil
+			return socket
+		}
+		if ctx.Err() != nil {
+			break // it may have failed for that
 		}
 		r.set(fmt.Errorf("the driver cannot offer itself to the kubelet: %w", err))
-		r.options.Logger.Error("cannot make the registration socket; the kubelet will know nothing of the driver until it can be made",
-			logkey.File, r.Path(), logkey.Error, err)
+		if said != err.Error() {
+			said = err.Error()
+			r.options.Logger.Error("cannot make the registration socket; the kubelet will know nothing of the driver until it can be made",
+				logkey.File, r.Path(), logkey.Error, err)
+		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
 		case <-ticker.C:
 		}
 	}
+	return nil
 }
 
 func (r *Registration) set(err error) {

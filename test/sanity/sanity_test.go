@@ -180,7 +180,7 @@ func nothingIsLeft(ctx context.Context, t *testing.T, driver *kubelettest.Driver
 // shortDir is a folder with a name short enough for a socket.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sanity")
+	dir, err := os.MkdirTemp("", "sanity") //nolint:usetesting // its folder has the name of the test in its own
 	if err != nil {
 		t.Fatal(err)
 	}
