@@ -8,17 +8,17 @@ import (
 	"fmt"
 )
 
-// ErrBusy: another call for the same volume is under way; the caller may try again.
+// ErrBusy says that another call for the same volume is under way; the caller may try again.
 var ErrBusy = errors.New("another operation on this volume is under way; try again")
 
-// ErrStopped: the manager is shutting down and takes no new volumes.
+// ErrStopped says that the manager is shutting down and takes no new volumes.
 var ErrStopped = errors.New("the driver is shutting down; try again when it is back")
 
-// ErrNoToken: a login is needed and the daemon holds no valid token of the pod. The kubelet brings one with its next
+// ErrNoToken says that a login is needed and the daemon holds no valid token of the pod. The kubelet brings one with its next
 // call, about once a minute.
 var ErrNoToken = errors.New("no valid service account token of the pod is at hand; the kubelet brings the next one within about two minutes")
 
-// ConflictError: the volume exists with another target, other attributes or another group.
+// ConflictError says that the volume exists with another target, other attributes or another group.
 type ConflictError struct {
 	VolumeID string
 	What     string // "target path", "volume attributes", "volume mount group", "pod"
@@ -28,7 +28,7 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("volume %s is already published with another %s; unpublish it first", e.VolumeID, e.What)
 }
 
-// BudgetError: the volume does not fit into what the administrator allows for all volumes of this node.
+// BudgetError says that the volume does not fit into what the administrator allows for all volumes of this node.
 type BudgetError struct {
 	Want, Used, Budget int64 // bytes
 }
@@ -38,7 +38,7 @@ func (e *BudgetError) Error() string {
 		"lower the volume's size or raise defaults.nodeBudget", e.Want, e.Used, e.Budget)
 }
 
-// MountError: the kernel or the file system refused.
+// MountError says that the kernel or the file system refused.
 type MountError struct {
 	Step   string // what was being done
 	Target string
@@ -51,5 +51,5 @@ func (e *MountError) Error() string {
 
 func (e *MountError) Unwrap() error { return e.Err }
 
-// ErrUnknownVolume: no volume of that id is published at that path.
+// ErrUnknownVolume says that no volume of that id is published at that path.
 var ErrUnknownVolume = errors.New("no such volume is published at this path")

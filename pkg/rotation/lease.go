@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"net/http"
 	"time"
 
 	"github.com/leasefs/leasefs/pkg/vault"
@@ -99,7 +100,7 @@ func (t Term) Renewed(g vault.Grant, now time.Time) Term {
 func Classify(q vault.Request, r *vault.Response, now time.Time) Lease {
 	l := Lease{Path: q.Path, ID: r.LeaseID}
 	switch end, isCert := certificateEnd(r.Data); {
-	case isCert && q.Method != "" && q.Method != "GET": // 1
+	case isCert && q.Method != "" && q.Method != http.MethodGet: // 1
 		l.Kind = KindCertificate
 		l.Term = grant(now, end.Sub(now), false)
 		if r.LeaseID != "" && r.LeaseDuration > 0 && r.LeaseDuration < l.TTL {

@@ -97,7 +97,7 @@ func checkSize(p Plan, files []mount.File) error {
 	return nil
 }
 
-// SizeError: the files hold more than the volume's size.
+// SizeError says that the files hold more than the volume's size.
 type SizeError struct{ Have, Limit int64 } // bytes
 
 func (e *SizeError) Error() string {

@@ -61,7 +61,7 @@ func (f *floor) call(ctx context.Context, method, path, token string, body []byt
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -93,7 +94,7 @@ func onNode(ctx context.Context, driver string, o options, table func(context.Co
 	if n.vault, err = vaulttest.Run(ctx, vaulttest.Options{NoAudit: o.noAudit}); err != nil {
 		return err
 	}
-	defer n.vault.Close()
+	defer func() { err = errors.Join(err, n.vault.Close()) }()
 	issuer, err := kubelettest.NewIssuer()
 	if err != nil {
 		return err
@@ -109,12 +110,12 @@ func onNode(ctx context.Context, driver string, o options, table func(context.Co
 	if err != nil {
 		return err
 	}
-	defer n.driver.Close()
+	defer func() { err = errors.Join(err, n.driver.Close()) }()
 	n.kubelet = n.driver.Kubelet(issuer)
 	if n.calls, err = kubelettest.Dial(n.driver.Socket); err != nil {
 		return err
 	}
-	defer n.calls.Close()
+	defer func() { err = errors.Join(err, n.calls.Close()) }()
 	return table(ctx, n)
 }
 

@@ -40,9 +40,9 @@ func (t *table) row(cells ...any) {
 func (t *table) print() {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0)
 	for i, row := range t.rows {
-		fmt.Fprintf(w, "| %s\t|\n", strings.Join(row, "\t| "))
+		_, _ = fmt.Fprintf(w, "| %s\t|\n", strings.Join(row, "\t| "))
 		if i == 0 {
-			fmt.Fprintf(w, "|%s\n", strings.Repeat(" ---\t|", len(row)))
+			_, _ = fmt.Fprintf(w, "|%s\n", strings.Repeat(" ---\t|", len(row)))
 		}
 	}
 	_ = w.Flush()
