@@ -5,6 +5,7 @@ package mount
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"slices"
@@ -36,7 +37,7 @@ func (f File) String() string {
 }
 
 // Format prints the file without its data, whatever the verb.
-func (f File) Format(s fmt.State, _ rune) { fmt.Fprint(s, f.String()) }
+func (f File) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, f.String()) }
 
 // LogValue logs the file without its data.
 func (f File) LogValue() slog.Value { return slog.StringValue(f.String()) }

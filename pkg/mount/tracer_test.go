@@ -91,7 +91,7 @@ func (tr *tracer) trace() (killed bool, status unix.WaitStatus, err error) {
 		return false, 0, err
 	}
 	leader := tr.cmd.Process.Pid
-	defer tr.cmd.Process.Release()
+	defer func() { _ = tr.cmd.Process.Release() }()
 
 	// Only children of this thread are waited for: other tests have theirs.
 	if _, err := unix.Wait4(leader, &status, unix.WALL|unix.WNOTHREAD, nil); err != nil {
