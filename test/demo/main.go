@@ -12,6 +12,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,6 +30,8 @@ var errNotAll = errors.New("not all of it happened as it should; see ✗ above")
 const inside = "LEASEFS_DEMO_INSIDE" // set in the user namespace
 
 func main() {
+	driver := flag.String("driver", "", "the leasefs `program` to show (default: built from cmd/driver)")
+	flag.Parse()
 	if os.Geteuid() != 0 {
 		err := unshare()
 		fmt.Fprintln(os.Stderr, "demo: it mounts, so it needs root or `unshare -Urm`:", err)
@@ -36,7 +39,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
-	err := run(ctx, os.Getenv("KEEP") == "1")
+	err := run(ctx, *driver, os.Getenv("KEEP") == "1")
 	interrupted := ctx.Err() != nil
 	stop()
 	switch {
@@ -66,10 +69,10 @@ func unshare() error {
 }
 
 // run is the whole demo: put up the stage, tell the story, say what was checked.
-func run(ctx context.Context, keep bool) (err error) {
+func run(ctx context.Context, driver string, keep bool) (err error) {
 	s := newScreen(os.Stdout)
 	s.title("leasefs: a pod's Vault secrets as files, kept true for as long as the pod lives")
-	st, err := setUp(ctx, s)
+	st, err := setUp(ctx, s, driver)
 	if err != nil {
 		return err
 	}

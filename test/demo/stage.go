@@ -66,8 +66,8 @@ type stage struct {
 	target  string // where the pod's files are
 }
 
-// setUp starts everything and says what.
-func setUp(ctx context.Context, s *screen) (_ *stage, err error) {
+// setUp starts everything and says what. driver is the program; "" has it built.
+func setUp(ctx context.Context, s *screen, driver string) (_ *stage, err error) {
 	st := &stage{}
 	defer func() {
 		if err != nil {
@@ -79,7 +79,7 @@ func setUp(ctx context.Context, s *screen) (_ *stage, err error) {
 		return nil, err
 	}
 	s.title("1. The stage")
-	if err := st.start(ctx, s); err != nil {
+	if err := st.start(ctx, s, driver == ""); err != nil {
 		return nil, err
 	}
 	if err := st.furnish(ctx, issuer); err != nil {
@@ -91,7 +91,10 @@ func setUp(ctx context.Context, s *screen) (_ *stage, err error) {
 	} else {
 		s.text("PostgreSQL is not installed (apt-get install postgresql): the demo goes without a database user")
 	}
-	if st.driver, err = kubelettest.RunDriver(ctx, kubelettest.DriverOptions{Config: fmt.Sprintf(config, st.vault.Addr, refresh)}); err != nil {
+	st.driver, err = kubelettest.RunDriver(ctx, kubelettest.DriverOptions{
+		Binary: driver, Config: fmt.Sprintf(config, st.vault.Addr, refresh),
+	})
+	if err != nil {
 		return nil, err
 	}
 	s.text("leasefs    process %d, on the CSI socket %s", st.driver.PID(), st.driver.Socket)
@@ -109,9 +112,9 @@ func setUp(ctx context.Context, s *screen) (_ *stage, err error) {
 	return st, nil
 }
 
-// start starts the servers and builds the driver, at the same time.
-func (st *stage) start(ctx context.Context, s *screen) error {
-	s.text("building and starting ...")
+// start starts the servers and builds the driver if it has to be, at the same time.
+func (st *stage) start(ctx context.Context, s *screen, build bool) error {
+	s.text("starting ...")
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
 		st.vault, err = vaulttest.Run(ctx, vaulttest.Options{})
@@ -124,10 +127,12 @@ func (st *stage) start(ctx context.Context, s *screen) error {
 		}
 		return err
 	})
-	group.Go(func() error {
-		_, err := kubelettest.BuildDriver(ctx)
-		return err
-	})
+	if build {
+		group.Go(func() error {
+			_, err := kubelettest.BuildDriver(ctx)
+			return err
+		})
+	}
 	return group.Wait()
 }
 
