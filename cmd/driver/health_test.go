@@ -5,6 +5,7 @@ package main
 
 import (
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -71,7 +72,7 @@ func TestHealthIsOkOr503WithTheReason(t *testing.T) {
 		body   string
 	}{nil: {200, "ok\n"}, errors.New("not yet"): {503, "not yet\n"}} {
 		w := httptest.NewRecorder()
-		answer(func() error { return err })(w, httptest.NewRequest("GET", "/readyz", nil))
+		answer(func() error { return err })(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
 		if w.Code != want.status || w.Body.String() != want.body {
 			t.Errorf("%v: %d %q", err, w.Code, w.Body.String())
 		}

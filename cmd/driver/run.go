@@ -152,7 +152,7 @@ func lockFolder(ctx context.Context, path string, wait time.Duration, log *slog.
 		if err == nil {
 			return f, nil
 		}
-		if err != syscall.EWOULDBLOCK { //nolint:errorlint // a bare errno
+		if err != syscall.EWOULDBLOCK {
 			_ = f.Close()
 			return nil, fmt.Errorf("locking %s: %w", path, err)
 		}
