@@ -147,6 +147,9 @@ func TestCallerWhoLeavesDoesNotFailTheOthers(t *testing.T) {
 	if err := <-left; !errors.Is(err, context.Canceled) || vault.ClassOf(err) != vault.Transient {
 		t.Errorf("who left got %v", err)
 	}
+	if n := c.Waiting(); n != 1 {
+		t.Errorf("%d callers wait for the read after one of two has left", n)
+	}
 	close(g.open)
 	if err := <-stayed; err != nil {
 		t.Errorf("who stayed got %v", err)
@@ -158,7 +161,7 @@ func TestCallerWhoLeavesDoesNotFailTheOthers(t *testing.T) {
 
 func TestReadEndsWhenItsLastCallerLeaves(t *testing.T) {
 	g := newGate(answer(200, kv2))
-	c := connect(t, serve(t, g.HandlerFunc).URL)
+	c := connect(t, serve(t, g.HandlerFunc).URL, func(cfg *vault.Config) { cfg.RequestTimeout = time.Hour })
 	ctx, leave := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
 	for range 3 {
@@ -269,6 +272,31 @@ func TestCacheServesThePlainValueUntilFreshIsAskedFor(t *testing.T) {
 	}
 	if n := obs.count("main hit cache"); n != 2 {
 		t.Errorf("%d cache hits were observed, want 2", n)
+	}
+}
+
+func TestWhatEndsByItselfOrIsLargeIsNotCached(t *testing.T) {
+	for name, data := range map[string]string{
+		"static role": `{"username":"x","password":"y","ttl":42,"rotation_period":60}`,
+		"certificate": `{"certificate":"-----BEGIN CERTIFICATE-----"}`,
+		"large":       `{"a":"` + strings.Repeat("x", 64<<10) + `"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var n atomic.Int64
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				n.Add(1)
+				answer(200, `{"request_id":"r","data":`+data+`}`)(w, r)
+			})
+			c := connect(t, s.URL, cached)
+			for range 3 {
+				if _, err := c.Read(t.Context(), session, app, vault.ReadOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n.Load() != 3 {
+				t.Errorf("%d requests for 3 reads", n.Load())
+			}
+		})
 	}
 }
 
