@@ -107,7 +107,7 @@ func (p *probe) read(now time.Time) (snapshot, error) {
 	if err != nil {
 		return snapshot{}, fmt.Errorf("the pod's files: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	files := map[string]string{"greeting": "", "tls/tls.crt": "", "tls/tls.key": "", "tls/ca.crt": ""}
 	if p.login != nil {
 		files["db/username"], files["db/password"] = "", ""

@@ -85,10 +85,14 @@ func (t *story) publish(ctx context.Context) error {
 // refusesWrites tries to write a file as root.
 func refusesWrites(dir string) error {
 	err := os.WriteFile(filepath.Join(dir, "intruder"), nil, 0o600)
-	if errors.Is(err, syscall.EROFS) {
+	switch {
+	case errors.Is(err, syscall.EROFS):
 		return nil
+	case err == nil:
+		return errors.New("root could write a file")
+	default:
+		return fmt.Errorf("writing a file failed, but not because it is read-only: %w", err)
 	}
-	return fmt.Errorf("writing a file gave the error %v, not %w", err, syscall.EROFS)
 }
 
 // tree lists a volume as a person would want to see it.
@@ -390,10 +394,11 @@ func (t *story) stay(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.driver.Exited():
-			if err := t.restart(ctx); err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
+			err := t.restart(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
 				return err
 			}
 			t.screen.now(kubelet, "the daemon has ended, and was started again as process %d", t.driver.PID())

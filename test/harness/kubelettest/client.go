@@ -76,7 +76,7 @@ func Register(ctx context.Context, socket string) (Registered, error) {
 	if err != nil {
 		return Registered{}, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	watcher := registration.NewRegistrationClient(conn)
 	info, err := watcher.GetInfo(ctx, &registration.InfoRequest{})
 	if err != nil {
@@ -87,7 +87,7 @@ func Register(ctx context.Context, socket string) (Registered, error) {
 	if err != nil {
 		return r, err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	node, err := client.Node.NodeGetInfo(ctx, &csi.NodeGetInfoRequest{})
 	if err != nil {
 		return r, fmt.Errorf("asking for the node's info: %w", err)

@@ -217,7 +217,7 @@ func (d *Driver) Metrics(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("asking for metrics: %w", err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New(resp.Status)

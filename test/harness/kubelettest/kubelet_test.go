@@ -98,7 +98,7 @@ func (p *plugin) NotifyRegistrationStatus(_ context.Context, s *registration.Reg
 // node returns a kubelet and the plugin that it calls.
 func node(t *testing.T) (*Kubelet, *plugin) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kubelettest-") // a short name, for the socket
+	dir, err := os.MkdirTemp("", "kubelettest-") //nolint:usetesting // a short name, for the socket
 	ok(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	issuer, err := NewIssuer()

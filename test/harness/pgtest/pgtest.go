@@ -220,7 +220,7 @@ func (s *Server) Login(ctx context.Context, user, password string) error {
 	if err != nil {
 		return fmt.Errorf("logging in to PostgreSQL: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var who string
 	if err := conn.QueryRow(ctx, "select current_user").Scan(&who); err != nil {
 		return fmt.Errorf("asking PostgreSQL who %s is: %w", user, err)
@@ -237,7 +237,7 @@ func (s *Server) Exec(ctx context.Context, statements ...string) error {
 	if err != nil {
 		return fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	for _, statement := range statements {
 		if _, err := conn.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("%s: %w", statement, err)
@@ -252,7 +252,7 @@ func (s *Server) Users(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	rows, err := conn.Query(ctx, "select rolname from pg_roles where rolcanlogin and not rolsuper order by 1")
 	if err != nil {
 		return nil, fmt.Errorf("listing PostgreSQL's users: %w", err)

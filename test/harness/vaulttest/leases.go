@@ -154,7 +154,7 @@ func (s *Server) AwaitEmpty(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("Vault still holds the leases %q and the tokens with the accessors %q: %w", leases, tokens, ctx.Err())
+			return fmt.Errorf("left in Vault: the leases %q and the tokens with the accessors %q: %w", leases, tokens, ctx.Err())
 		case <-tick.C:
 		}
 	}

@@ -342,7 +342,7 @@ func TestKV1AndKV2AreWhereTheSecretPathSays(t *testing.T) {
 // No server may outlive its test binary, whatever ended that.
 func TestServerDiesWithAKilledTestBinary(t *testing.T) {
 	if os.Getenv("VAULTTEST_PARENT") != "" {
-		s, err := Run(context.Background(), Options{})
+		s, err := Run(t.Context(), Options{})
 		if err != nil {
 			panic(err)
 		}

@@ -22,7 +22,6 @@ type Process struct {
 	cmd  *exec.Cmd
 	log  string
 	done chan struct{}
-	err  error // of Wait; read after done is closed
 }
 
 // Start runs cmd with its output appended to the file log. The child is the leader of a process group of its own (a
@@ -51,7 +50,7 @@ func Start(cmd *exec.Cmd, log string, death syscall.Signal) (*Process, error) {
 		_ = out.Close() // the child has its own descriptor
 		started <- err
 		if err == nil {
-			p.err = cmd.Wait()
+			_ = cmd.Wait() // ProcessState says how it ended
 			close(p.done)
 		}
 	}()
@@ -158,7 +157,7 @@ func (p *Process) Await(ctx context.Context, ready func(context.Context) error) 
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s ended (%v) before it was ready; its last lines:\n%s", p.cmd.Path, p.err, p.Tail(15))
+			return fmt.Errorf("%s ended (%s) before it was ready; its last lines:\n%s", p.cmd.Path, p.cmd.ProcessState, p.Tail(15))
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready: %w (last: %w); its last lines:\n%s", p.cmd.Path, ctx.Err(), err, p.Tail(15))
 		case <-tick.C:
