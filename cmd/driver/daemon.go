@@ -16,12 +16,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
 
 	"github.com/leasefs/leasefs/pkg/attributes"
 	"github.com/leasefs/leasefs/pkg/audit"
 	"github.com/leasefs/leasefs/pkg/clock"
 	"github.com/leasefs/leasefs/pkg/config"
 	"github.com/leasefs/leasefs/pkg/csi"
+	"github.com/leasefs/leasefs/pkg/events"
 	"github.com/leasefs/leasefs/pkg/logkey"
 	"github.com/leasefs/leasefs/pkg/metrics"
 	"github.com/leasefs/leasefs/pkg/mount"
@@ -52,6 +54,7 @@ type daemon struct {
 	mounter      *mount.Mounter
 	manager      *rotation.Manager
 	registration *csi.Registration // nil: off
+	events       *events.Recorder  // nil: off
 	ready        *readiness
 }
 
@@ -84,12 +87,21 @@ func assemble(o options, log *slog.Logger) (*daemon, error) {
 		d.registration = csi.NewRegistration(csi.RegistrationOptions{Dir: o.registrationDir, Endpoint: o.endpoint, Observer: d.metrics, Logger: log})
 	}
 	d.ready = newReadiness(d.registration)
+	var notifier rotation.Notifier
+	if o.events {
+		api, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, &usageError{fmt.Errorf("--events: there is no API server to write them to: %w", err)}
+		}
+		d.events = events.New(api, o.nodeID, log)
+		notifier = d.events
+	}
 
 	mounter := mount.New(filepath.Join(o.pluginDir, "staging"))
 	d.mounter = mounter
 	d.manager = rotation.NewManager(rotation.Options{
 		Vaults: vaults{d.pool}, Mounts: mounts{mounter}, Records: record.New(o.stateDir),
-		Observer: d.pulse, Auditor: d.audit, Clock: d.clock, Settings: d.settings, Log: log,
+		Observer: d.pulse, Auditor: d.audit, Notifier: notifier, Clock: d.clock, Settings: d.settings, Log: log,
 	})
 	d.metrics.SetVolumes(d.volumeFigures)
 	return d, nil

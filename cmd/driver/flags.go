@@ -44,6 +44,7 @@ type options struct {
 	logFormat       string
 	logLevel        slog.Level
 	auditLog        string
+	events          bool
 	lockMemory      bool
 }
 
@@ -61,6 +62,7 @@ func newRunFlags(o *options) *flag.FlagSet {
 	f.StringVar(&o.logFormat, "log-format", "json", "`format` of the log: json or text")
 	f.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`level` from which on lines are logged: debug, info, warn or error")
 	f.StringVar(&o.auditLog, "audit-log", audit.Off, "`file` of the audit log, - for standard output, or off")
+	f.BoolVar(&o.events, "events", false, "write Events on the pods; it takes a pod's service account that may create and patch events")
 	f.BoolVar(&o.lockMemory, "lock-memory", true, "keep the daemon's memory out of swap if this node has swap")
 	return f
 }

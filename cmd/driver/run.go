@@ -106,6 +106,9 @@ func (d *daemon) workers() []service {
 		{"rotation", d.manager.Run},
 		{"configuration", d.followConfig},
 	}
+	if d.events != nil {
+		all = append(all, service{"events", d.events.Run})
+	}
 	if d.options.adminSocket != "" {
 		all = append(all, service{"admin socket", admin.NewServer(d.options.adminSocket, d.adminList, d.log).Run})
 	}
