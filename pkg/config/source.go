@@ -123,16 +123,14 @@ func (s *Source) look(ctx context.Context, onChange func(*Config) error) {
 // read reads the file and says what its content is, also when it is not sound.
 func (s *Source) read() (*Config, fingerprint, error) {
 	c, err := Load(s.path)
-	h := sha256.New()
 	if err != nil {
-		fmt.Fprintf(h, "error %v", err)
-		return nil, fingerprint(h.Sum(nil)), err
+		return nil, sha256.Sum256(fmt.Appendf(nil, "error %v", err)), err
 	}
-	fmt.Fprintf(h, "%#v", c.Defaults)
+	content := fmt.Appendf(nil, "%#v", c.Defaults)
 	for _, connection := range c.Connections {
-		fmt.Fprintf(h, "\x00%#v", connection)
+		content = fmt.Appendf(content, "\x00%#v", connection)
 	}
-	return c, fingerprint(h.Sum(nil)), nil
+	return c, sha256.Sum256(content), nil
 }
 
 // pinStartOnly returns next with the values that old has for what can change only at the daemon's start, and the keys

@@ -14,7 +14,7 @@ import (
 // maxHave bounds how many names a message lists.
 const maxHave = 20
 
-// MissingKeyError: the secret has no such key. It lists those that it has, by name only.
+// MissingKeyError says that the secret has no such key. It lists those that it has, by name only.
 type MissingKeyError struct {
 	Object string   // file
 	Path   string   // in Vault
@@ -44,7 +44,7 @@ func join(keys []string) string {
 	return strings.Join(names, ", ")
 }
 
-// EncodingError: the value is not encoded as the object says.
+// EncodingError says that the value is not encoded as the object says.
 type EncodingError struct {
 	Object   string // file
 	Path     string // in Vault
@@ -57,7 +57,7 @@ func (e *EncodingError) Error() string {
 	return fmt.Sprintf("object %s: the value of key %s at %s is not %s: %s", e.Object, e.Key, e.Path, e.Encoding, e.Problem)
 }
 
-// MissingResponseError: a file was to be rendered whose secret was not read. That is a fault of the caller.
+// MissingResponseError says that a file was to be rendered whose secret was not read. That is a fault of the caller.
 type MissingResponseError struct {
 	Object string // file
 	Path   string // in Vault

@@ -306,10 +306,10 @@ func (v Value) wrongType(want string) {
 
 // kind says in words what stands at v.
 func (v Value) kind() string {
-	switch {
-	case v.node.Kind == yaml.MappingNode:
+	switch v.node.Kind {
+	case yaml.MappingNode:
 		return "a mapping"
-	case v.node.Kind == yaml.SequenceNode:
+	case yaml.SequenceNode:
 		return "a list"
 	}
 	switch v.node.ShortTag() {

@@ -26,7 +26,7 @@ func TestFaultsHaveKeyAndLine(t *testing.T) {
 		read       func(strictyaml.Value)
 		want       faults
 	}{
-		{"unknown key", "name: a\nnmae: b", mapping, faults{{"doc.nmae", 2, "unknown key; did you mean name?"}}},
+		{"unknown key", "name: a\nnamme: b", mapping, faults{{"doc.namme", 2, "unknown key; did you mean name?"}}},
 		{"refused key", "old: a", mapping, faults{{"doc.old", 1, "is gone"}}},
 		{"key twice", "name: a\nlist: []\nname: b", mapping, faults{{"doc.name", 3, "is given twice"}}},
 		{"key twice in other quotes", "name: a\n'name': b", mapping, faults{{"doc.name", 2, "is given twice"}}},

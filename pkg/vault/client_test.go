@@ -162,7 +162,7 @@ func TestBatchTokensAreNeitherRenewedNorRevoked(t *testing.T) {
 		t.Error(err)
 	}
 	_, err := c.RenewSession(t.Context(), batch)
-	wantClass(t, err, vault.NotRenewable)
+	_ = wantClass(t, err, vault.NotRenewable)
 }
 
 func TestRevokingWhatIsGoneIsNoError(t *testing.T) {
@@ -179,8 +179,8 @@ func TestRevokingWhatIsGoneIsNoError(t *testing.T) {
 		t.Error(err)
 	}
 	denied := serve(t, answer(403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`))
-	wantClass(t, connect(t, denied.URL).RevokeLease(t.Context(), session, "x"), vault.Denied)
-	wantClass(t, connect(t, denied.URL).RevokeSession(t.Context(), session), vault.Denied)
+	_ = wantClass(t, connect(t, denied.URL).RevokeLease(t.Context(), session, "x"), vault.Denied)
+	_ = wantClass(t, connect(t, denied.URL).RevokeSession(t.Context(), session), vault.Denied)
 }
 
 func TestNamespaceOfTheCallPrevailsOverTheConnections(t *testing.T) {
@@ -330,7 +330,7 @@ func TestOneConnectionServesAllOfACallersRequests(t *testing.T) {
 		case 2:
 			answer(204, "")(w, r)
 		case 3:
-			http.Redirect(w, r, r.URL.Path, 307)
+			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
 		}
 	}))
 	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {

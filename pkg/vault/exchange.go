@@ -79,7 +79,7 @@ func (c *Client) exchange(ctx context.Context, q call) (*reply, error) {
 		defer release()
 	}
 	start := time.Now()
-	resp, body, err := c.roundTrip(ctx, q)
+	resp, body, err := c.roundTrip(ctx, q) //nolint:bodyclose // roundTrip has read and closed it
 	took := time.Since(start)
 	if err != nil {
 		c.account(ctx, q.op, err, took)
@@ -133,7 +133,8 @@ func (c *Client) alive(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, min(probeTimeout, c.cfg.RequestTimeout))
 	defer cancel()
 	start := time.Now()
-	resp, _, err := c.roundTrip(ctx, call{op: OpHealth, method: http.MethodGet, path: "sys/health", query: url.Values{"standbyok": {"true"}, "perfstandbyok": {"true"}}})
+	q := call{op: OpHealth, method: http.MethodGet, path: "sys/health", query: url.Values{"standbyok": {"true"}, "perfstandbyok": {"true"}}}
+	resp, _, err := c.roundTrip(ctx, q) //nolint:bodyclose // roundTrip has read and closed it
 	if err != nil {
 		c.obs.VaultRequest(c.cfg.Name, OpHealth, CodeError, time.Since(start))
 		return false

@@ -136,7 +136,10 @@ func TestRedirectOfAStandbyToItsAllowedLeaderKeepsMethodBodyAndToken(t *testing.
 
 func TestRedirectsInACircleEnd(t *testing.T) {
 	var n atomic.Int64
-	s := serve(t, func(w http.ResponseWriter, r *http.Request) { n.Add(1); http.Redirect(w, r, r.URL.Path, 307) })
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		n.Add(1)
+		http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
+	})
 	_, err := connect(t, s.URL).Login(t.Context(), login)
 	wantClass(t, err, vault.Transient)
 	if n.Load() > 3 {

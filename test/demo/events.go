@@ -50,7 +50,7 @@ func follow(ctx context.Context, s *screen, d *kubelettest.Driver, p *probe) err
 
 // describe says in words what a line of the audit log says; "" if it is not worth a line.
 func describe(l audit.Line) string {
-	text := ""
+	var text string
 	switch l.Event {
 	case rotation.AuditLogin:
 		text = fmt.Sprintf("logged in to Vault as %s/%s with the role %s", l.Namespace, l.ServiceAccount, l.Role)
@@ -107,9 +107,9 @@ func until(l audit.Line) string {
 func changes(before, now snapshot) string {
 	var parts []string
 	add := func(name, old, new string) {
-		switch {
-		case old == new:
-		case old == "":
+		switch old {
+		case new:
+		case "":
 			parts = append(parts, name+" "+new)
 		default:
 			parts = append(parts, name+" "+old+" → "+new)

@@ -76,7 +76,7 @@ func readGeneration(dir string, names []string) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	var out [][]byte
 	for _, name := range names {
 		data, err := root.ReadFile(name)
@@ -136,7 +136,7 @@ func login(ctx context.Context, address, user, password string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var who string
 	if err := conn.QueryRow(ctx, "select current_user").Scan(&who); err != nil {
 		return err

@@ -353,7 +353,7 @@ func TestServerDiesWithAKilledTestBinary(t *testing.T) {
 	cmd.Env = append(os.Environ(), "VAULTTEST_PARENT=1")
 	parent, err := process.Start(cmd, filepath.Join(t.TempDir(), "log"), syscall.SIGKILL)
 	ok(t, err)
-	defer parent.Kill()
+	defer func() { _ = parent.Kill() }()
 	var vault int
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
