@@ -129,7 +129,7 @@ func TestBrokenEditKeepsTheOldAndSaysSoOnce(t *testing.T) {
 		if f.source.Problem() == nil || !strings.Contains(f.log.String(), "connections[0].address: is required") {
 			t.Errorf("problem %v, log %s", f.source.Problem(), f.log.String())
 		}
-		write(t, f.path, "connections: [{name: c, addres: x}]") // broken otherwise
+		write(t, f.path, "connections: [{name: c, port: x}]") // broken otherwise
 		f.looks(10)
 		f.want("a", 0, 2)
 		write(t, f.path, named("d")) // mended
