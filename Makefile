@@ -51,6 +51,10 @@ fuzz: ## Run each fuzz target for FUZZTIME (5s)
 bench: build vault ## Print publish latency and throughput beside the floor, republish, memory (docs/performance.md)
 	$(GO) run ./test/bench --driver $(CURDIR)/$(BIN)/leasefs
 
+.PHONY: soak
+soak: build vault ## Kill the daemon 1000 times at random moments and count orphans (KILLS=1000)
+	$(GO) run ./test/bench --driver $(CURDIR)/$(BIN)/leasefs --kills $(or $(KILLS),1000)
+
 .PHONY: vault
 vault: ## Make sure that there is a Vault server for tests (built once, about 4 minutes, then cached)
 	@tools/vault/ensure.sh >/dev/null

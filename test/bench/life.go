@@ -15,7 +15,7 @@ import (
 // memory fills a node with volumes and asks what the daemon has in memory for them.
 func memory(ctx context.Context, n *node, most int) error {
 	fmt.Println("\nMemory of the daemon (5 secrets a volume; heap in use after a collection; RSS without tmpfs pages)")
-	t := newTable("volumes", "heap in use", "RSS", "heap per volume beyond 100", "target")
+	t := newSheet("volumes", "heap in use", "RSS", "heap per volume beyond 100", "target")
 	warm := 0.0 // heap with 100 volumes: connections, caches and buffers are there by then
 	live := 0
 	for _, want := range []int{0, 100, most / 4, most} {
@@ -122,7 +122,7 @@ func lateness(ctx context.Context, n *node, volumes int) error {
 	renewed := sum(text, `leasefs_rotations_total{action="renew",kind="session",result="ok"}`)
 	failed := sum(text, "leasefs_rotations_total") - renewed - sum(text, `leasefs_rotations_total{action="fetch",kind="plain",result="unchanged"}`)
 	logins := sum(text, `leasefs_vault_requests_total{code="200",connection="default",operation="login"}`)
-	t := newTable("renewals", "p50 late at most", "p99 late at most", "all late at most", "other results", "logins", "secrets expired", "target")
+	t := newSheet("renewals", "p50 late at most", "p99 late at most", "all late at most", "other results", "logins", "secrets expired", "target")
 	t.row(renewed, late.at(0.5), late.at(0.99), late.at(1), failed, logins, sum(text, "leasefs_volumes_expired"),
 		verdict(renewed > float64(volumes) && logins == float64(volumes) && failed == 0, "none too late"))
 	t.print()
@@ -169,7 +169,7 @@ func restart(ctx context.Context, n *node, volumes int) error {
 	if err != nil {
 		return err
 	}
-	t := newTable("ready again after", "volumes taken over", "all republished in", "requests to Vault", "target")
+	t := newSheet("ready again after", "volumes taken over", "all republished in", "requests to Vault", "target")
 	t.row(took, recovered, again, len(requests), verdict(len(requests) == 0 && recovered == float64(volumes), "0 requests"))
 	t.print()
 	return nil

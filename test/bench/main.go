@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/leasefs/leasefs/test/harness/kubelettest"
@@ -25,6 +27,7 @@ func main() {
 	driver := flag.String("driver", "", "the leasefs `program` to measure (default: built from cmd/driver)")
 	rounds := flag.Int("rounds", 300, "publishes measured one at a time, for each row")
 	most := flag.Int("volumes", 4000, "volumes of the largest row on memory; half of them for the row on lateness")
+	only := flag.String("only", "", "measure these tables alone: latency, throughput, republish, memory, lateness, restart; separated by commas")
 	kills := flag.Int("kills", 0, "do nothing but kill the daemon this often, and count orphans")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -33,7 +36,7 @@ func main() {
 	if *kills > 0 {
 		err = soak(ctx, *driver, *kills)
 	} else {
-		err = tables(ctx, *driver, *rounds, *most)
+		err = tables(ctx, *driver, *only, *rounds, *most)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -42,28 +45,32 @@ func main() {
 	}
 }
 
-// tables measures everything, one table after the other.
-func tables(ctx context.Context, driver string, rounds, most int) error {
-	for _, table := range []func(context.Context, *node) error{
-		func(ctx context.Context, n *node) error { return latency(ctx, n, rounds) },
-		throughput,
-		republish,
-	} {
-		if err := onNode(ctx, driver, options{noAudit: true}, table); err != nil {
-			return err
+// table is one measurement, and the node that it needs.
+type table struct {
+	name    string
+	options options
+	measure func(context.Context, *node) error
+}
+
+// tables measures everything, or what only names, one table after the other, each on a fresh node.
+func tables(ctx context.Context, driver, only string, rounds, most int) error {
+	all := []table{
+		{"latency", options{noAudit: true}, func(ctx context.Context, n *node) error { return latency(ctx, n, rounds) }},
+		{"throughput", options{noAudit: true}, throughput},
+		{"republish", options{noAudit: true}, republish},
+		{"memory", options{noAudit: true, refresh: "10h"}, func(ctx context.Context, n *node) error { return memory(ctx, n, most) }},
+		{"lateness", options{noAudit: true, tokenTTL: 60}, func(ctx context.Context, n *node) error { return lateness(ctx, n, most/2) }},
+		{"restart", options{refresh: "10h"}, func(ctx context.Context, n *node) error { return restart(ctx, n, 500) }},
+	}
+	for _, t := range all {
+		if only != "" && !slices.Contains(strings.Split(only, ","), t.name) {
+			continue
+		}
+		if err := onNode(ctx, driver, t.options, t.measure); err != nil {
+			return fmt.Errorf("%s: %w", t.name, err)
 		}
 	}
-	if err := onNode(ctx, driver, options{noAudit: true, refresh: "10h"}, func(ctx context.Context, n *node) error {
-		return memory(ctx, n, most)
-	}); err != nil {
-		return err
-	}
-	if err := onNode(ctx, driver, options{noAudit: true, tokenTTL: 60}, func(ctx context.Context, n *node) error {
-		return lateness(ctx, n, most/2)
-	}); err != nil {
-		return err
-	}
-	return onNode(ctx, driver, options{refresh: "10h"}, func(ctx context.Context, n *node) error { return restart(ctx, n, 500) })
+	return nil
 }
 
 // node is a driver with a Vault beside it.
@@ -85,8 +92,8 @@ type options struct {
 // secrets is how many different secrets there are to read.
 const secrets = 5
 
-// onNode runs a table on a fresh node.
-func onNode(ctx context.Context, driver string, o options, table func(context.Context, *node) error) (err error) {
+// onNode measures something on a fresh node.
+func onNode(ctx context.Context, driver string, o options, measure func(context.Context, *node) error) (err error) {
 	n := &node{refresh: o.refresh}
 	if n.refresh == "" {
 		n.refresh = "5m"
@@ -116,7 +123,7 @@ func onNode(ctx context.Context, driver string, o options, table func(context.Co
 		return err
 	}
 	defer func() { err = errors.Join(err, n.calls.Close()) }()
-	return table(ctx, n)
+	return measure(ctx, n)
 }
 
 func (n *node) prepareVault(ctx context.Context, issuer *kubelettest.Issuer, o options) error {

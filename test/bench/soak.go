@@ -119,7 +119,7 @@ func count(ctx context.Context, n *node, volumes []kubelettest.Volume, kills, to
 	if err != nil {
 		return err
 	}
-	t := newTable("kills", "torn files", "mounts", "directories", "records", "tokens after 2 s", "tokens after their TTL", "target")
+	t := newSheet("kills", "torn files", "mounts", "directories", "records", "tokens after 2 s", "tokens after their TTL", "target")
 	good := torn+len(mounts)+dirs+len(records)+len(later) == 0
 	t.row(kills, torn, len(mounts), dirs, len(records), len(now), len(later), verdict(good, "not one orphan"))
 	t.print()

@@ -17,12 +17,12 @@ import (
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
-// table collects rows and prints them aligned, as Markdown.
-type table struct{ rows [][]string }
+// sheet collects rows and prints them aligned, as Markdown.
+type sheet struct{ rows [][]string }
 
-func newTable(heads ...string) *table { return &table{rows: [][]string{heads}} }
+func newSheet(heads ...string) *sheet { return &sheet{rows: [][]string{heads}} }
 
-func (t *table) row(cells ...any) {
+func (t *sheet) row(cells ...any) {
 	row := make([]string, len(cells))
 	for i, c := range cells {
 		switch c := c.(type) {
@@ -37,7 +37,7 @@ func (t *table) row(cells ...any) {
 	t.rows = append(t.rows, row)
 }
 
-func (t *table) print() {
+func (t *sheet) print() {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0)
 	for i, row := range t.rows {
 		_, _ = fmt.Fprintf(w, "| %s\t|\n", strings.Join(row, "\t| "))
