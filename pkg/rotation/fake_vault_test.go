@@ -23,6 +23,7 @@ import (
 type fakeVault struct {
 	mu     sync.Mutex
 	down   bool // nothing answers
+	gone   bool // the connection was taken out of the configuration
 	denied map[string]bool
 	hang   chan struct{} // not nil: reads wait for it, or for their context
 
@@ -58,7 +59,9 @@ func newFakeVault() *fakeVault {
 }
 
 func (f *fakeVault) Client(connection string) (rotation.Vault, error) {
-	if connection != "default" {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if connection != "default" || f.gone {
 		return nil, errors.New("not configured")
 	}
 	return f, nil

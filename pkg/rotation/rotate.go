@@ -27,11 +27,16 @@ const rounds = 4
 //  4. Make the next generation from what was read and from the current files, and swap if anything differs.
 //  5. Clean up: the generation before, leases and sessions that nothing needs any longer, each after its grace.
 //
+// A rotation that is interrupted (the volume is unpublished, the daemon stops) shows nothing of what it has read; that is to be
+// revoked.
+//
 // A failure of one secret keeps its files and its lease as they are and does not hold up the others.
 func (c *reconcile) rotate(ctx context.Context) {
 	c.fetched = map[string]fetch{}
 	if err := c.connect(); err != nil {
-		c.fail(c.rec.current(), err)
+		if s := c.rec.current(); !c.now().Before(s.Retry) {
+			c.fail(s, err)
+		}
 	} else {
 		for range rounds {
 			c.keepSession(ctx) // 1
@@ -41,6 +46,13 @@ func (c *reconcile) rotate(ctx context.Context) {
 			}
 			c.work(ctx, due) // 2
 		}
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		for _, f := range c.fetched {
+			c.retire(f.lease, c.now())
+		}
+		c.logSaveError(c.save())
+		return
 	}
 	expired := c.expire() // 3
 	c.swap(expired)       // 4
@@ -288,8 +300,11 @@ func (l *Lease) gone(now time.Time) {
 	l.Trouble = Trouble{}
 }
 
-// fail notes a failure on the current session.
+// fail notes a failure on the current session. An interruption is none.
 func (c *reconcile) fail(s *Session, err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
 	ends := s.Expires
 	for i := range c.rec.Leases {
 		if l := &c.rec.Leases[i]; !l.Expires.IsZero() && (ends.IsZero() || l.Expires.Before(ends)) {
@@ -300,8 +315,12 @@ func (c *reconcile) fail(s *Session, err error) {
 	c.report(KindSession, "", s.Trouble, err)
 }
 
-// failLease notes a failure on the lease of a source; a source that never had one gets a place for it.
+// failLease notes a failure on the lease of a source; a source that never had one gets a place for it. An interruption is no
+// failure.
 func (c *reconcile) failLease(s source, err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
 	l := c.rec.lease(s.Key)
 	if l == nil {
 		c.rec.Leases = append(c.rec.Leases, Lease{Key: s.Key, Path: s.Request.Path, Kind: KindPlain, Term: Term{Granted: c.now()}})

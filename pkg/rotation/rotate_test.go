@@ -4,7 +4,9 @@
 package rotation_test
 
 import (
+	"bytes"
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -368,5 +370,46 @@ func TestVolumesThatStartTogetherDoNotReadTogether(t *testing.T) {
 		if busiest > 40 {
 			t.Fatalf("%d of 100 volumes read in one second", busiest)
 		}
+	})
+}
+
+// The administrator takes the connection of live volumes out of the configuration, and puts it back.
+func TestVolumesWithoutTheirConnectionKeepTheirFilesAndSaySo(t *testing.T) {
+	onNode(t, func(t *testing.T, n *node) {
+		var log bytes.Buffer
+		n.log = &log
+		n.restart()
+		n.publish(request(value, username))
+		user := n.wantWorking("username")
+		n.vault.set(func(f *fakeVault) { f.gone = true })
+		log.Reset()
+		after(10 * time.Minute)
+		n.wantFile("username", user)
+		n.wantFile("value", "v1")
+		if lines := strings.Count(log.String(), "Rotation failed"); lines == 0 || lines > 12 {
+			t.Fatalf("%d lines about it in ten minutes", lines)
+		}
+		if n.seen.noticed(rotation.SecretsExpired) != 1 || n.seen.noticed(rotation.RotationFailing) == 0 {
+			t.Fatalf("notices: %v", n.seen.notices)
+		}
+		n.vault.set(func(f *fakeVault) { f.gone = false; f.kv["kv/app"] = "v2" })
+		after(6 * time.Minute)
+		n.wantWorking("username")
+		n.wantFile("value", "v2")
+	})
+}
+
+// A rotation that an unpublish interrupts is no failure, and what it has read is not left behind.
+func TestAnInterruptedRotationIsNoFailure(t *testing.T) {
+	onNode(t, func(t *testing.T, n *node) {
+		n.publish(request(fixed, value))
+		n.vault.set(func(f *fakeVault) { f.hang = make(chan struct{}) })
+		after(2 * time.Minute)
+		n.unpublish(request())
+		after(time.Second)
+		if n.seen.noticed(rotation.RotationFailing) > 1 { // the first read that waited for its whole timeout is one
+			t.Fatalf("notices: %v", n.seen.notices)
+		}
+		n.wantNothingLeft()
 	})
 }

@@ -21,6 +21,8 @@ const (
 	drainTimeout = 5 * time.Second
 	// pause is the least time between two rotations of one volume.
 	pause = 250 * time.Millisecond
+	// unconnected is how long a volume waits whose connection is not configured any longer.
+	unconnected = 30 * time.Second
 	// sweepInterval is how often Run looks for volumes whose time has come without a wake-up: the queue's timers stand
 	// still while the machine is suspended.
 	sweepInterval = 15 * time.Second
@@ -156,6 +158,10 @@ func (m *Manager) rotateVolume(ctx context.Context, v *volume) {
 	defer end()
 	c := m.reconcile(v)
 	c.rotate(ctx)
+	if c.vault == nil { // nothing could be done, whatever is due
+		m.wake(item{name: v.id}, m.Clock.Now().Add(unconnected))
+		return
+	}
 	m.wakeLive(v, c.rec)
 }
 
