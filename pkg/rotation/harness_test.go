@@ -295,3 +295,21 @@ func (n *node) calls(but ...vault.Op) int {
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
+
+// logbook is a log that may be read while it is written.
+type logbook struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logbook) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *logbook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}

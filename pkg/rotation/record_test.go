@@ -86,7 +86,7 @@ func TestARecordHoldsNeitherThePodsTokenNorAValue(t *testing.T) {
 // Logs, notices, audit entries and the status of a volume hold no token and no value, whatever happens.
 func TestNothingThatIsSaidHoldsATokenOrAValue(t *testing.T) {
 	onNode(t, func(t *testing.T, n *node) {
-		var log bytes.Buffer
+		var log logbook
 		n.log = &log
 		n.restart()
 		n.vault.kv["kv/app"] = "canary-value"
