@@ -33,7 +33,7 @@ test-unit: ## Tests that need no server (seconds, once compiled)
 	$(GO) test -race -short $(TESTFLAGS) ./pkg/... ./cmd/...
 
 .PHONY: test-real
-test-real: vault ## Tests with real servers (they say so when PostgreSQL is missing)
+test-real: vault helm ## Tests with real servers (they say so when PostgreSQL is missing)
 	$(GO) test -race $(TESTFLAGS) ./pkg/vault/... ./cmd/... ./test/...
 
 .PHONY: sanity
@@ -71,6 +71,19 @@ fmt: ## Format the code
 verify: ## Check that everything generated is up to date and the modules are tidy
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
+	deploy/render.sh --check
+
+.PHONY: manifests
+manifests: ## Render deploy/manifests from the Helm chart
+	deploy/render.sh
+
+.PHONY: helm
+helm: ## Make sure that there is a helm for the tests of the chart (built once, a few minutes, then cached)
+	@$(GO) tool -n -modfile=tools/helm/go.mod helm >/dev/null
+
+.PHONY: kind
+kind: image ## Install into a kind cluster with Docker (VALUES=FILE; docs/install.md). Not tried by CI
+	deploy/kind.sh leasefs:$(VERSION) $(VALUES)
 
 .PHONY: image
 image: ## Build the container image with docker or buildah
