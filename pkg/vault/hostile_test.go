@@ -327,7 +327,7 @@ func TestBrokenAnswersAreNeverTakenInPart(t *testing.T) {
 		"closed in the body":    hijack("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"+half, false),
 		"closed between chunks": hijack("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"a\":\r\n", false),
 		"no HTTP":               hijack("SSH-2.0-OpenSSH_9.2\r\n", false),
-		"endless head":          hijack("HTTP/1.1 200 OK\r\n"+strings.Repeat("X-A: "+strings.Repeat("x", 1000)+"\r\n", 100), false),
+		"100 kB of head":        hijack("HTTP/1.1 200 OK\r\n"+strings.Repeat("X-A: "+strings.Repeat("x", 1000)+"\r\n", 100)+"Content-Length: 0\r\n\r\n", false),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, h)
@@ -368,6 +368,7 @@ func TestAnswersThatAreNotASecretAreBadResponses(t *testing.T) {
 		"data is a list":  {200, `{"request_id":"r","data":[1]}`},
 		"data is null":    {200, `{"request_id":"r","data":null}`},
 		"a login":         {200, loggedIn},
+		"wrapped, data":   {200, `{"request_id":"r","data":{"a":1},"wrap_info":{"token":"` + token + `","ttl":60}}`},
 		"wrapped":         {200, `{"request_id":"r","wrap_info":{"token":"` + token + `","ttl":60}}`},
 		"bad duration":    {200, `{"request_id":"r","lease_duration":"x","data":{"a":1}}`},
 		"cut JSON":        {200, kv2[:40]},
@@ -485,6 +486,13 @@ func TestNoTokenComesOutOfTheClientWhateverVaultEchoes(t *testing.T) {
 	check(t, "session", vault.Session{Token: secret.New(token)})
 	check(t, "auth", session)
 	check(t, "login", login)
+}
+
+func TestAnswerThatIsNotVaultsIsSaidToBeSo(t *testing.T) {
+	_, err := connect(t, serve(t, answer(502, "<html>bad gateway</html>")).URL).Login(t.Context(), login)
+	if e := wantClass(t, err, vault.Transient); !strings.Contains(e.Error(), "not the JSON of a Vault") || strings.Contains(e.Error(), "html") {
+		t.Errorf("got %v", e)
+	}
 }
 
 func TestTokenThatNoHeaderMayHoldIsRefusedWithoutShowingIt(t *testing.T) {

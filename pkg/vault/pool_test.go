@@ -108,6 +108,9 @@ func TestRequestUnderWayFinishesWhenItsClientIsReplaced(t *testing.T) {
 	if _, err := old.Read(t.Context(), session, app, vault.ReadOptions{}); err != nil {
 		t.Errorf("a caller that still has the old client: %v", err)
 	}
+	if _, err := old.Login(t.Context(), login); err != nil && strings.Contains(err.Error(), "closed") {
+		t.Errorf("a login by a caller that still has the old client: %v", err)
+	}
 	old.Close()
 }
 

@@ -160,6 +160,29 @@ func (a authorised) identity() string {
 	return c.identity(a.namespace, a.login, &a.auth)
 }
 
+func TestPartsOfAnIdentityDoNotRunTogether(t *testing.T) {
+	seen := map[string]string{}
+	for name, a := range map[string]authorised{
+		"mount ab":           {login: Login{Mount: "ab"}},
+		"mount a, path b":    {login: Login{Mount: "a", Path: "b"}},
+		"path ab":            {login: Login{Path: "ab"}},
+		"path a, role b":     {login: Login{Path: "a", Role: "b"}},
+		"policies a and b":   {auth: api.SecretAuth{Policies: []string{"a", "b"}}},
+		"policy ab":          {auth: api.SecretAuth{Policies: []string{"ab"}}},
+		"of the token":       {auth: api.SecretAuth{TokenPolicies: []string{"ab"}}},
+		"of the identity":    {auth: api.SecretAuth{IdentityPolicies: []string{"ab"}}},
+		"metadata a is bc":   {auth: api.SecretAuth{Metadata: map[string]string{"a": "bc"}}},
+		"metadata ab is c":   {auth: api.SecretAuth{Metadata: map[string]string{"ab": "c"}}},
+		"metadata in policy": {auth: api.SecretAuth{IdentityPolicies: []string{"a", "bc"}}},
+	} {
+		id := a.identity()
+		if other, ok := seen[id]; ok {
+			t.Errorf("%s and %s have the same identity", name, other)
+		}
+		seen[id] = name
+	}
+}
+
 func TestIdentitiesAreEqualExactlyWhenVaultAuthorisedTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := anyAuthorised().Draw(t, "a"), anyAuthorised().Draw(t, "b")
