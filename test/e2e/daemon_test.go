@@ -128,7 +128,8 @@ func (e *env) testDaemon(t *testing.T) {
 			if _, err := e.kube.AppsV1().DaemonSets(set.Namespace).Patch(t.Context(), set.Name, types.JSONPatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, 2*time.Minute, "new pod of leasefs is ready", e.daemonReady(old.UID))
+			eventually(t, 2*time.Minute, "new image is rolled out", e.rolledOut)
+			eventually(t, time.Second, "it is a new pod", e.daemonReady(old.UID))
 		}},
 		{"killed", func(t *testing.T, old *corev1.Pod) {
 			before := old.Status.ContainerStatuses[0].RestartCount
@@ -207,9 +208,20 @@ func (e *env) testReboot(t *testing.T) {
 	pod := e.start(t, ns, newPod("pod", busyboxImage, attributes("reboot", credentials("reboot")), idle()...))
 	user := e.mustRead(t, pod, "username")
 
+	asked, err := e.metric(ctx, callsMetric, `method="NodeGetInfo"`)
+	if err != nil {
+		t.Fatal(err)
+	}
 	e.node.must(t, "stop", "-kill", "kubelet")
 	e.node.must(t, "start", "kubelet")
-	eventually(t, time.Minute, "driver is registered again", e.registered)
+	eventually(t, time.Minute, "new kubelet has asked the driver who it is", func(ctx context.Context) error {
+		now, err := e.metric(ctx, callsMetric, `method="NodeGetInfo"`)
+		if err == nil && now <= asked {
+			err = errors.New("it has not")
+		}
+		return err
+	})
+	e.countRepublishes(t)
 	e.awaitValue(t, pod, "username", user, 20*time.Second)
 	if n := e.restarts(t, pod); n != 0 {
 		t.Errorf("the kubelet's restart has started the container anew %d times", n)
@@ -265,69 +277,28 @@ func (e *env) registered(ctx context.Context) error {
 	return fmt.Errorf("the node's drivers: %v", object.Spec.Drivers)
 }
 
-// testHundred: a hundred pods at once, beside a hundred with an emptyDir.
-func (e *env) testHundred(t *testing.T) {
-	count := 100
-	if testing.Short() {
-		count = 20
+// metric adds up the values of one of the daemon's metrics whose labels have the text.
+func (e *env) metric(ctx context.Context, name, label string) (float64, error) {
+	pod, err := e.daemonPod(ctx)
+	if err != nil {
+		return 0, err
 	}
-	attrs := attributes("app", []string{file("password", "secret/data/e2e/app", "password")})
-	var took [2]time.Duration
-	for i, kind := range []string{"emptydir", "leasefs"} {
-		ns := e.namespace(t, "hundred-"+kind)
-		began := time.Now()
-		for n := range count {
-			pod := newPod(fmt.Sprintf("pod-%03d", n), busyboxImage, attrs, idle()...)
-			if kind == "emptydir" {
-				pod.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}
-			}
-			e.create(t, ns, pod)
-		}
-		eventually(t, 10*time.Minute, fmt.Sprintf("%d pods with %s are ready", count, kind), func(ctx context.Context) error {
-			list, err := e.kube.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
-			if err != nil {
-				return err
-			}
-			ready := 0
-			for _, p := range list.Items {
-				if slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-					return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-				}) {
-					ready++
-				}
-			}
-			if ready != count {
-				return fmt.Errorf("%d are ready", ready)
-			}
-			return nil
-		})
-		took[i] = time.Since(began)
-		if err := e.kube.CoreV1().Namespaces().Delete(t.Context(), ns, metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, 5*time.Minute, "pods with "+kind+" are gone", func(ctx context.Context) error {
-			list, err := e.kube.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{})
-			if err == nil && len(list.Items) != 0 {
-				err = fmt.Errorf("%d pods are left", len(list.Items))
-			}
-			return err
-		})
+	text, err := e.kube.metrics(ctx, pod)
+	if err != nil {
+		return 0, err
 	}
-	t.Logf("%d pods from the first creation to the last ready: %.1f s with an emptyDir in memory, %.1f s with leasefs",
-		count, took[0].Seconds(), took[1].Seconds())
-	if sessions, err := e.accessors(t.Context(), "hundred-leasefs"); err != nil || len(sessions) != 0 {
-		eventually(t, 30*time.Second, "sessions are gone", func(ctx context.Context) error {
-			left, err := e.accessors(ctx, "hundred-leasefs")
-			if err == nil && len(left) != 0 {
-				err = fmt.Errorf("%d are left", len(left))
-			}
-			return err
-		})
-	}
+	return sumMetric(text, name, label), nil
 }
 
+// Metrics of the daemon that are looked at.
+const (
+	callsMetric    = "leasefs_csi_calls_total"
+	durationMetric = "leasefs_csi_call_duration_seconds"
+	published      = `code="OK",method="NodePublishVolume"`
+)
+
 // sumMetric adds up the values of a metric whose labels have the text, in the Prometheus format.
-func sumMetric(text, name, label string) int {
+func sumMetric(text, name, label string) float64 {
 	var sum float64
 	for line := range strings.Lines(text) {
 		var value float64
@@ -337,5 +308,5 @@ func sumMetric(text, name, label string) int {
 			}
 		}
 	}
-	return int(sum)
+	return sum
 }

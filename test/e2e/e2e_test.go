@@ -48,6 +48,7 @@ func TestOnANode(t *testing.T) {
 			{"NothingOutlivesItsPod", e.testEnds},
 			{"EventsAndVolumes", e.testEvents},
 			{"JWTAuthMethods", e.testJWT},
+			{"ManifestsAreAccepted", e.testAccepted},
 		} {
 			t.Run(scenario.name, func(t *testing.T) {
 				t.Parallel()

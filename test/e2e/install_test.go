@@ -17,6 +17,7 @@ import (
 
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -25,8 +26,10 @@ const (
 	daemonLabel     = "app.kubernetes.io/name=leasefs"
 	daemonProgram   = "/leasefs"
 	metricsPort     = 9808
-	daemonImage     = "localhost/leasefs:e2e"
-	upgradedImage   = "localhost/leasefs:upgraded"
+	kubeVersion     = "1.37.2"
+
+	daemonRepository = "localhost/leasefs"
+	upgradedImage    = daemonRepository + ":upgraded"
 )
 
 // testServersAgree: before leasefs comes in, Vault and the API server understand each other about a token such as the
@@ -67,7 +70,7 @@ func (e *env) testServersAgree(t *testing.T) {
 // testInstall installs leasefs as a user does: the chart with a few values, and nothing by hand.
 func (e *env) testInstall(t *testing.T) {
 	began := time.Now()
-	if _, err := e.kube.CoreV1().Namespaces().Create(t.Context(), daemonNamespaceObject(), metav1.CreateOptions{}); err != nil {
+	if _, err := e.kube.CoreV1().Namespaces().Create(t.Context(), daemonNamespaceObject(), metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 	e.install(t, true)
@@ -81,35 +84,89 @@ func daemonNamespaceObject() *corev1.Namespace {
 	}}
 }
 
-// install applies the rendered chart and waits until the kubelet has registered the driver.
+// install applies the rendered chart and waits until its DaemonSet is rolled out and the kubelet has registered the driver.
 func (e *env) install(t *testing.T, tokensInSecrets bool) {
 	t.Helper()
-	manifest, err := e.render(t.Context(), tokensInSecrets)
+	ca, err := e.node.pki("ca.crt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := values(ca, tokensInSecrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := render(t.Context(), text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := e.kube.apply(t.Context(), manifest); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 2*time.Minute, "leasefs is ready", e.daemonReady(""))
+	eventually(t, 2*time.Minute, "leasefs is rolled out", e.rolledOut)
 	eventually(t, 30*time.Second, "driver is registered", e.registered)
 }
 
-// render is helm template, with the values of this node.
-func (e *env) render(ctx context.Context, tokensInSecrets bool) ([]byte, error) {
-	ca, err := e.node.pki("ca.crt")
+// rolledOut tells whether the daemon's pod is of the DaemonSet's newest template, and ready.
+func (e *env) rolledOut(ctx context.Context) error {
+	list, err := e.kube.AppsV1().DaemonSets(daemonNamespace).List(ctx, metav1.ListOptions{LabelSelector: daemonLabel})
 	if err != nil {
-		return nil, err
+		return err
 	}
+	if len(list.Items) != 1 {
+		return fmt.Errorf("%d DaemonSets of leasefs, want one", len(list.Items))
+	}
+	set := list.Items[0]
+	if s := set.Status; s.ObservedGeneration != set.Generation || s.UpdatedNumberScheduled != 1 || s.NumberAvailable != 1 {
+		return fmt.Errorf("generation %d is seen of %d, %d pods are updated, %d are available", s.ObservedGeneration, set.Generation,
+			s.UpdatedNumberScheduled, s.NumberAvailable)
+	}
+	return e.daemonReady("")(ctx)
+}
+
+// render is helm template.
+func render(ctx context.Context, values string, flags ...string) ([]byte, error) {
 	var out, problem bytes.Buffer
-	cmd := exec.CommandContext(ctx, os.Getenv("LEASEFS_E2E_HELM"), "template", "leasefs", os.Getenv("LEASEFS_E2E_CHART"),
-		"--namespace", daemonNamespace, "--values", "-")
-	cmd.Stdin = strings.NewReader(values(ca, tokensInSecrets))
+	cmd := exec.CommandContext(ctx, os.Getenv("LEASEFS_E2E_HELM"), append([]string{"template", "leasefs", os.Getenv("LEASEFS_E2E_CHART"),
+		"--namespace", daemonNamespace, "--kube-version", kubeVersion, "--values", "-"}, flags...)...)
+	cmd.Stdin = strings.NewReader(values)
 	cmd.Stdout, cmd.Stderr = &out, &problem
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("rendering the chart: %w: %s", err, problem.String())
 	}
 	return out.Bytes(), nil
+}
+
+// testAccepted: the API server takes every object of every variant of the chart, with strict validation. Kinds of others,
+// such as a PodMonitor or an SCC, it does not know; they are counted.
+func (e *env) testAccepted(t *testing.T) {
+	ca, err := e.node.pki("ca.crt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := values(ca, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, flags := range map[string][]string{
+		"default":   nil,
+		"openshift": {"--set", "openshift.enabled=true"},
+		"everything": {"--set", "networkPolicy.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,dashboard.enabled=true," +
+			"namespace.create=true,tokenExpirationSeconds=600,auditLog=stdout"},
+		"no-events": {"--set", "events.enabled=false"},
+	} {
+		manifest, err := render(t.Context(), text, flags...)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		taken, unknown, err := e.kube.dryRun(t.Context(), manifest)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if t.Logf("%s: %d objects accepted, unknown here: %v", name, taken, unknown); taken == 0 {
+			t.Errorf("%s: no object was accepted", name)
+		}
+	}
 }
 
 // metrics reads the daemon's, through the API server as a proxy.

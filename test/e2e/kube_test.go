@@ -18,7 +18,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -84,19 +84,27 @@ func (k *kube) apply(ctx context.Context, manifest []byte) error {
 	})
 }
 
-// remove deletes every object of a manifest; one that is not there is no error.
-func (k *kube) remove(ctx context.Context, manifest []byte) error {
-	return k.each(manifest, func(resource dynamic.ResourceInterface, object *unstructured.Unstructured) error {
-		foreground := metav1.DeletePropagationForeground
-		err := resource.Delete(ctx, object.GetName(), metav1.DeleteOptions{PropagationPolicy: &foreground})
-		if apierrors.IsNotFound(err) {
-			return nil
+// dryRun has the API server check every object of a manifest as if it were created, and returns how many it took and which
+// kinds it does not know.
+func (k *kube) dryRun(ctx context.Context, manifest []byte) (taken int, unknown []string, err error) {
+	err = k.each(manifest, func(resource dynamic.ResourceInterface, object *unstructured.Unstructured) error {
+		object.SetName(object.GetName() + "-dry") // so that it is checked as a new one
+		_, err := resource.Create(ctx, object, metav1.CreateOptions{
+			DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict,
+		})
+		if err == nil {
+			taken++
 		}
 		return err
-	})
+	}, func(object *unstructured.Unstructured) { unknown = append(unknown, object.GetKind()) })
+	return taken, unknown, err
 }
 
-func (k *kube) each(manifest []byte, do func(dynamic.ResourceInterface, *unstructured.Unstructured) error) error {
+// each does something with every object of a manifest, and other with one whose kind the API server does not know. Without
+// other that is an error.
+func (k *kube) each(
+	manifest []byte, do func(dynamic.ResourceInterface, *unstructured.Unstructured) error, other ...func(*unstructured.Unstructured),
+) error {
 	documents := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096)
 	for {
 		object := &unstructured.Unstructured{}
@@ -109,6 +117,10 @@ func (k *kube) each(manifest []byte, do func(dynamic.ResourceInterface, *unstruc
 			continue
 		}
 		resource, err := k.resource(object.GroupVersionKind(), object.GetNamespace())
+		if meta.IsNoMatchError(err) && len(other) > 0 {
+			other[0](object)
+			continue
+		}
 		if err == nil {
 			err = do(resource, object)
 		}

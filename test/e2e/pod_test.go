@@ -116,11 +116,11 @@ func credentials(role string) []string {
 // newPod is a pod as the restricted standard wants it, which reads its volume at /secrets. It asks nothing of the volume:
 // not even readOnly.
 func newPod(name, image string, attributes map[string]string, command ...string) *corev1.Pod {
-	yes, no, uid := true, false, user
+	yes, no, uid, grace := true, false, user, int64(1)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PodSpec{
-			TerminationGracePeriodSeconds: new(int64),
+			TerminationGracePeriodSeconds: &grace,
 			AutomountServiceAccountToken:  &no,
 			SecurityContext: &corev1.PodSecurityContext{
 				RunAsNonRoot: &yes, RunAsUser: &uid, FSGroup: &uid,

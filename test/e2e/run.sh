@@ -39,14 +39,14 @@ CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$work/leasefs" ./cmd/drive
 CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$work/workload" ./test/e2e/workload
 go test -c -tags e2e -o "$work/e2e.test" ./test/e2e
 LEASEFS_E2E_HELM=$work/helm
-LEASEFS_E2E_CHART=$root/deploy/helm/leasefs
+LEASEFS_E2E_CHART=$root/deploy/charts/leasefs
 export LEASEFS_E2E_HELM LEASEFS_E2E_CHART
-(cd tools/helm && go build -o "$LEASEFS_E2E_HELM" helm.sh/helm/v3/cmd/helm)
+go build -modfile=tools/helm/go.mod -o "$LEASEFS_E2E_HELM" helm.sh/helm/v4/cmd/helm
 
-# 2. Images, equal to the Dockerfile's last stage: the program, the authorities of public Vaults, nothing else.
+# 2. Images. leasefs's is what the Dockerfile makes; the second has one more variable, so that it is another image.
 ctl=$root/tools/node/ctl
 for tag in e2e upgraded; do
-	"$ctl" image -ref "localhost/leasefs:$tag" -out "$work/leasefs-$tag.tar" -entrypoint /leasefs -env "BUILD=$tag" \
+	"$ctl" image -ref "localhost/leasefs:$tag" -out "$work/leasefs-$tag.tar" -dockerfile Dockerfile -env "BUILD=$tag" \
 		-file "$work/leasefs=/leasefs" -file /etc/ssl/certs/ca-certificates.crt=/etc/ssl/certs/ca-certificates.crt
 done
 "$ctl" image -ref localhost/workload:e2e -out "$work/workload.tar" -entrypoint /workload -file "$work/workload=/workload"

@@ -21,6 +21,7 @@ import (
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/leasefs/leasefs/test/harness/pgtest"
@@ -170,11 +171,12 @@ func (s *servers) setUp(ctx context.Context, k *kube, n node) error {
 	)
 }
 
-// reviewerToken makes the service account with which Vault asks for reviews, and a token of it.
+// reviewerToken makes the service account with which Vault asks for reviews, and a token of it. On a node that was kept
+// from an earlier run the account is there.
 func reviewerToken(ctx context.Context, k *kube) (string, error) {
 	const namespace, name = "kube-system", "vault-reviewer"
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	if _, err := k.CoreV1().ServiceAccounts(namespace).Create(ctx, account, metav1.CreateOptions{}); err != nil {
+	if _, err := k.CoreV1().ServiceAccounts(namespace).Create(ctx, account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return "", err
 	}
 	binding := &rbacv1.ClusterRoleBinding{
@@ -182,7 +184,7 @@ func reviewerToken(ctx context.Context, k *kube) (string, error) {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "system:auth-delegator"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: name}},
 	}
-	if _, err := k.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil {
+	if _, err := k.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return "", err
 	}
 	lifetime := int64(24 * 60 * 60)

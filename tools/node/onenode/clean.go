@@ -119,13 +119,13 @@ func processes() []int {
 }
 
 // supervisorPID is the process of this machine that is the first one of a run's "machine" or "node", or 0.
-func supervisorPID(run, role string) int {
-	for _, pid := range marked(run) {
+func supervisorPID(l layout, role string) int {
+	for _, pid := range marked(l.Run) {
 		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if err != nil {
 			continue
 		}
-		if args := strings.Split(string(cmdline), "\x00"); len(args) > 1 && args[1] == role {
+		if args := strings.Split(string(cmdline), "\x00"); len(args) > 1 && args[0] == l.self() && args[1] == role {
 			return pid
 		}
 	}

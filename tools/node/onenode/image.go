@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"runtime"
@@ -175,7 +174,10 @@ func (f imageFile) write(w *tar.Writer) error {
 	if err != nil {
 		return err
 	}
-	header.Typeflag, header.Size, header.Mode = tar.TypeReg, int64(len(data)), int64(info.Mode()&fs.ModePerm|0o444)
+	header.Typeflag, header.Size, header.Mode = tar.TypeReg, int64(len(data)), 0o644
+	if info.Mode()&0o111 != 0 {
+		header.Mode = 0o755 // whatever the umask of whoever built it, any user of the image may run it
+	}
 	if err := w.WriteHeader(header); err != nil {
 		return err
 	}

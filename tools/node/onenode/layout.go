@@ -42,6 +42,7 @@ func (l layout) socket(name string) string { return l.path(name + ".sock") }
 func (l layout) bin(name string) string    { return filepath.Join(l.Programs, "bin", name) }
 func (l layout) debian(path string) string { return filepath.Join(l.Programs, "debian", path) }
 func (l layout) busybox() string           { return l.debian("bin/busybox") }
+func (l layout) self() string              { return l.path("onenode") } // a copy of this program
 func (l layout) kubeconfig() string        { return l.config("admin.kubeconfig") }
 
 // cgroup is the parent of the pods' cgroups in every hierarchy. It depends on the run folder, so that two runs do not

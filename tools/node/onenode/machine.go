@@ -19,20 +19,13 @@ import (
 
 // machine is the first process of the run's outer namespaces: network, processes, mounts. The control plane lives there,
 // as do the servers that tests start beside the node; so nothing of a run outlives this process.
-type machine struct {
-	*supervisor
-	self string // this program's file
-}
+type machine struct{ *supervisor }
 
 func runMachine(l layout) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	if err := isolateMounts(); err != nil {
 		return err
 	}
-	m := machine{supervisor: newSupervisor(l), self: self}
+	m := machine{newSupervisor(l)}
 	return m.serve(l.socket("machine"), m.boot, map[string]func(context.Context) error{"reboot": m.reboot})
 }
 
@@ -110,7 +103,7 @@ func (m machine) boot(ctx context.Context) error {
 func (m machine) startNode() error {
 	return m.start(unit{
 		Name:  "node",
-		Args:  []string{m.self, "node", "-run", m.layout.Run},
+		Args:  []string{m.layout.self(), "node", "-run", m.layout.Run},
 		Flags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 	})
 }
@@ -133,7 +126,14 @@ func (m machine) startKubelet(ctx context.Context) error {
 	if err := ask(ctx, socket, http.MethodPost, "/start?unit=kubelet", nil); err != nil {
 		return err
 	}
-	return m.waitFor(ctx, "the kubelet", "node", plainGet("http://127.0.0.1:10248/healthz"))
+	return m.waitFor(ctx, "the kubelet", "node", func(ctx context.Context) error {
+		err := plainGet("http://127.0.0.1:10248/healthz")(ctx)
+		var s status
+		if err != nil && ask(ctx, socket, http.MethodGet, "/status", &s) == nil && s.Units["kubelet"] == 0 {
+			return fmt.Errorf("%w, see %s", errEnded, m.layout.log("kubelet"))
+		}
+		return err
+	})
 }
 
 // reboot is a power cut: every process of the node ends at once, and its mounts, its tmpfs's and /run are gone. What is

@@ -169,7 +169,7 @@ func enter(l layout, inside bool, args []string) error {
 	if inside {
 		role, kinds = "node", []string{"-m", "-n", "-p", "-i", "-u"}
 	}
-	pid := supervisorPID(l.Run, role)
+	pid := supervisorPID(l, role)
 	if pid == 0 {
 		return fmt.Errorf("the %s of %s does not run", role, l.Run)
 	}
@@ -212,6 +212,7 @@ func imageCommand(flags *flag.FlagSet, args []string) error {
 	var i image
 	var files, links, entrypoint, env list
 	out := flags.String("out", "", "the tar to write")
+	dockerfile := flags.String("dockerfile", "", "take the last stage of this Dockerfile; -file says which local file is which that it copies")
 	flags.StringVar(&i.Ref, "ref", "", "the image's full name, such as localhost/leasefs:dev")
 	flags.StringVar(&i.User, "user", "", "user, or user:group, that the image runs as")
 	flags.Var(&files, "file", "LOCAL=PATH: copy a file to an absolute path of the image (repeatable)")
@@ -225,6 +226,9 @@ func imageCommand(flags *flag.FlagSet, args []string) error {
 		return errors.New("-ref, -out and at least one -file are needed")
 	}
 	i.Entrypoint, i.Env = entrypoint, env
+	if *dockerfile != "" {
+		return i.fromDockerfile(*dockerfile, files, *out)
+	}
 	for n, pair := range append(files, links...) {
 		source, path, ok := strings.Cut(pair, "=")
 		if !ok {
@@ -237,4 +241,23 @@ func imageCommand(flags *flag.FlagSet, args []string) error {
 		i.Files = append(i.Files, f)
 	}
 	return i.writeTo(*out)
+}
+
+func (i image) fromDockerfile(dockerfile string, files []string, out string) error {
+	text, err := os.ReadFile(dockerfile)
+	if err != nil {
+		return err
+	}
+	have := map[string]string{}
+	for _, pair := range files {
+		source, path, ok := strings.Cut(pair, "=")
+		if !ok {
+			return fmt.Errorf("%q has no =", pair)
+		}
+		have[path] = source
+	}
+	if err := i.lastStage(string(text), have); err != nil {
+		return fmt.Errorf("%s: %w", dockerfile, err)
+	}
+	return i.writeTo(out)
 }

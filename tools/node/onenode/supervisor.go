@@ -262,6 +262,9 @@ func describe(e syscall.WaitStatus) string {
 	return fmt.Sprintf("exit status %d", e.ExitStatus())
 }
 
+// errEnded is what a check says of something that will not come.
+var errEnded = errors.New("it has ended")
+
 // waitFor asks check about 20 times a second until it says nil. It gives up when the unit that it waits for has ended.
 func (s *supervisor) waitFor(ctx context.Context, what, needs string, check func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
@@ -272,6 +275,9 @@ func (s *supervisor) waitFor(ctx context.Context, what, needs string, check func
 		stop()
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, errEnded) {
+			return fmt.Errorf("waiting for %s: %w", what, err)
 		}
 		if _, runs := s.snapshot().Units[needs]; !runs {
 			return fmt.Errorf("waiting for %s: %s has ended, see %s", what, needs, s.layout.log(needs))

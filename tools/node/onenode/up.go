@@ -162,8 +162,7 @@ func makeCgroups(l layout) error {
 }
 
 func startMachine(ctx context.Context, l layout) error {
-	self, err := keepSelf(l)
-	if err != nil {
+	if err := keepSelf(l); err != nil {
 		return err
 	}
 	log, err := os.Create(l.log("machine"))
@@ -171,7 +170,7 @@ func startMachine(ctx context.Context, l layout) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(self, "machine", "-run", l.Run)
+	cmd := exec.Command(l.self(), "machine", "-run", l.Run)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = "/"
 	cmd.Env = append(l.environ(), partOf+"="+l.Run)
@@ -212,17 +211,16 @@ func startMachine(ctx context.Context, l layout) error {
 
 // keepSelf copies this program into the run folder: the machine starts it again long after, when the caller's may have
 // been built anew.
-func keepSelf(l layout) (string, error) {
+func keepSelf(l layout) error {
 	self, err := os.Executable()
 	if err != nil {
-		return "", err
+		return err
 	}
 	data, err := os.ReadFile(self)
 	if err != nil {
-		return "", err
+		return err
 	}
-	kept := l.path("onenode")
-	return kept, os.WriteFile(kept, data, 0o700)
+	return os.WriteFile(l.self(), data, 0o700)
 }
 
 // tail shows the end of the log that an error names, since down removes it.
