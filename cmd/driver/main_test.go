@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/leasefs/leasefs/pkg/mount/mounttest"
 )
 
 // reenter makes the test binary behave like the program: with its value "main" it is leasefs, with "harden" it says what
@@ -31,7 +33,7 @@ func TestMain(m *testing.M) {
 		err = errors.Join(err, unix.Getrlimit(unix.RLIMIT_CORE, &core))
 		fmt.Printf("dumpable=%d core=%d/%d traceback=%s err=%v\n", dumpable, core.Cur, core.Max, os.Getenv("GOTRACEBACK"), err)
 	case "":
-		os.Exit(m.Run())
+		mounttest.Main(m)
 	}
 }
 

@@ -170,7 +170,7 @@ func nothingIsLeft(ctx context.Context, t *testing.T, driver *kubelettest.Driver
 	if mounts := mounttest.Mounts(t, filepath.Join(driver.KubeletDir, "pods")); len(mounts) > 0 {
 		t.Errorf("mounts are left: %v", mounts)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := vault.AwaitEmpty(ctx); err != nil {
 		t.Error(err)

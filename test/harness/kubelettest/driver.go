@@ -21,11 +21,12 @@ import (
 
 	"github.com/leasefs/leasefs/test/harness/internal/process"
 	"github.com/leasefs/leasefs/test/harness/internal/repo"
+	"github.com/leasefs/leasefs/test/harness/internal/scratch"
 )
 
 const (
-	driverStartTimeout = 30 * time.Second
-	driverStopPatience = 30 * time.Second
+	driverStartTimeout = time.Minute // of a busy machine
+	driverStopPatience = time.Minute
 )
 
 // DriverOptions is how the driver is to be run.
@@ -84,7 +85,7 @@ func StartDriver(tb testing.TB, opts DriverOptions) *Driver {
 }
 
 // RunDriver makes the folders of a node, starts the driver and waits until it is ready. The caller closes it. The driver
-// ends with this process, whatever ends it; its mounts stay then.
+// ends with this process, whatever ends it; its folder and mounts stay then, and the next driver's start removes them.
 func RunDriver(ctx context.Context, opts DriverOptions) (_ *Driver, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("running the driver: it mounts, so this needs root; run it inside `unshare -Urm`")
@@ -95,7 +96,7 @@ func RunDriver(ctx context.Context, opts DriverOptions) (_ *Driver, err error) {
 		}
 	}
 	if opts.Dir == "" {
-		if opts.Dir, err = os.MkdirTemp("", "leasefs-node-"); err != nil {
+		if opts.Dir, err = scratch.Dir("leasefs-node-"); err != nil {
 			return nil, fmt.Errorf("making a node's folder: %w", err)
 		}
 	}
@@ -269,14 +270,5 @@ func (d *Driver) Close() error {
 			return err
 		}
 	}
-	mounts, err := d.Mounts()
-	if err != nil {
-		return err
-	}
-	for i := len(mounts) - 1; i >= 0; i-- {
-		if err := syscall.Unmount(mounts[i], syscall.MNT_DETACH); err != nil {
-			return fmt.Errorf("unmounting %s: %w", mounts[i], err)
-		}
-	}
-	return os.RemoveAll(d.dir)
+	return scratch.Remove(d.dir)
 }

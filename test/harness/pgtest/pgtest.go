@@ -28,15 +28,16 @@ import (
 
 	"github.com/leasefs/leasefs/test/harness/internal/process"
 	"github.com/leasefs/leasefs/test/harness/internal/repo"
+	"github.com/leasefs/leasefs/test/harness/internal/scratch"
 )
 
 // ErrNotInstalled is wrapped by the error of [Run] when the machine has no PostgreSQL server.
 var ErrNotInstalled = errors.New("no PostgreSQL server on this machine; apt-get install postgresql")
 
 const (
-	startTimeout = 30 * time.Second
-	stopPatience = 10 * time.Second
-	loginTimeout = 5 * time.Second
+	startTimeout = 2 * time.Minute // of a busy machine
+	stopPatience = time.Minute
+	loginTimeout = 15 * time.Second
 )
 
 // Server is a running PostgreSQL. The fields do not change; the methods may be called from many goroutines, but for
@@ -55,9 +56,12 @@ type Server struct {
 }
 
 // Start runs a server until the end of the test. Where there is no PostgreSQL the test is skipped with the reason, and
-// fails when CI=true. When the test has failed, the end of the server's log is shown.
+// fails when CI=true; with -short it is skipped too. When the test has failed, the end of the server's log is shown.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
+	if testing.Short() {
+		tb.Skip("-short: this test runs a PostgreSQL server")
+	}
 	s, err := Run(tb.Context())
 	switch {
 	case errors.Is(err, ErrNotInstalled) && os.Getenv("CI") != "true":
@@ -89,7 +93,7 @@ func Run(ctx context.Context) (_ *Server, err error) {
 	}
 	// Not below a test's own temporary folder: those are closed to the user that the server runs as, and too long
 	// for the name of a unix socket.
-	dir, err := os.MkdirTemp("", "leasefs-pg-")
+	dir, err := scratch.Dir("leasefs-pg-")
 	if err != nil {
 		return nil, fmt.Errorf("making a folder for PostgreSQL: %w", err)
 	}
@@ -282,5 +286,5 @@ func (s *Server) Close() error {
 	if s.proc != nil {
 		err = s.proc.Stop(context.Background(), syscall.SIGQUIT, stopPatience)
 	}
-	return errors.Join(err, os.RemoveAll(s.dir))
+	return errors.Join(err, scratch.Remove(s.dir))
 }

@@ -120,7 +120,8 @@ func asToken(accessor string, secret *api.Secret) (Token, error) {
 // gone tells whether Vault says that an accessor has no token.
 func gone(err error) bool {
 	var e *api.ResponseError
-	return errors.As(err, &e) && (e.StatusCode == http.StatusNotFound || e.StatusCode == http.StatusForbidden)
+	return errors.As(err, &e) && (e.StatusCode == http.StatusNotFound || e.StatusCode == http.StatusForbidden ||
+		strings.Contains(strings.Join(e.Errors, " "), "invalid accessor")) // with 400, while the token is being revoked
 }
 
 // TokenAccessors returns the accessors of [Server.Tokens], sorted.

@@ -26,10 +26,11 @@ import (
 
 	"github.com/leasefs/leasefs/test/harness/internal/process"
 	"github.com/leasefs/leasefs/test/harness/internal/repo"
+	"github.com/leasefs/leasefs/test/harness/internal/scratch"
 )
 
 const (
-	startTimeout   = 30 * time.Second
+	startTimeout   = 2 * time.Minute // of a busy machine
 	stopPatience   = 10 * time.Second
 	requestTimeout = 30 * time.Second
 )
@@ -57,7 +58,8 @@ type Server struct {
 	own  []string // the leases there were before anything was done: a dev server's root token has one
 }
 
-// Start runs a dev server until the end of the test. When the test has failed, the end of Vault's log is shown.
+// Start runs a dev server until the end of the test; with -short the test is skipped. When the test has failed, the end
+// of Vault's log is shown.
 func Start(tb testing.TB) *Server { tb.Helper(); return start(tb, Options{}) }
 
 // StartDurable is [Start] with [Options.Durable].
@@ -65,6 +67,9 @@ func StartDurable(tb testing.TB) *Server { tb.Helper(); return start(tb, Options
 
 func start(tb testing.TB, opts Options) *Server {
 	tb.Helper()
+	if testing.Short() {
+		tb.Skip("-short: this test runs a Vault server")
+	}
 	s, err := Run(tb.Context(), opts)
 	if err != nil {
 		tb.Fatal(err)
@@ -87,7 +92,7 @@ func Run(ctx context.Context, opts Options) (s *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "leasefs-vault-")
+	dir, err := scratch.Dir("leasefs-vault-")
 	if err != nil {
 		return nil, fmt.Errorf("making a folder for Vault: %w", err)
 	}
@@ -182,7 +187,7 @@ func (s *Server) Close() error {
 	if s.proc != nil {
 		err = s.proc.Kill()
 	}
-	return errors.Join(err, os.RemoveAll(s.dir))
+	return errors.Join(err, scratch.Remove(s.dir))
 }
 
 // write is a PUT by root; the result is dropped.
