@@ -277,17 +277,19 @@ func (e *env) registered(ctx context.Context) error {
 	return fmt.Errorf("the node's drivers: %v", object.Spec.Drivers)
 }
 
-// metric adds up the values of one of the daemon's metrics whose labels have the text.
-func (e *env) metric(ctx context.Context, name, label string) (float64, error) {
+// scrape reads the daemon's metrics.
+func (e *env) scrape(ctx context.Context) (string, error) {
 	pod, err := e.daemonPod(ctx)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
-	text, err := e.kube.metrics(ctx, pod)
-	if err != nil {
-		return 0, err
-	}
-	return sumMetric(text, name, label), nil
+	return e.kube.metrics(ctx, pod)
+}
+
+// metric adds up the values of one of the daemon's metrics whose labels have the text.
+func (e *env) metric(ctx context.Context, name, label string) (float64, error) {
+	text, err := e.scrape(ctx)
+	return sumMetric(text, name, label), err
 }
 
 // Metrics of the daemon that are looked at.

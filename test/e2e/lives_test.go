@@ -134,17 +134,23 @@ func (e *env) testEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	leases := func(ctx context.Context) ([]string, error) { return v.Leases(ctx, "database/creds/ends") }
-	gone := func(t *testing.T, pod *corev1.Pod) {
+	gone := func(t *testing.T, pod *corev1.Pod, podStays bool) {
 		t.Helper()
-		eventually(t, 30*time.Second, "mount, session and leases are gone", func(ctx context.Context) error {
+		// The containers end first, in the kubelet's own time.
+		eventually(t, time.Minute, "mount is gone", func(ctx context.Context) error { return e.unmounted(ctx, pod) })
+		eventually(t, 10*time.Second, "session and leases are gone", func(ctx context.Context) error {
 			if err := e.nothingLeft(ctx, pod); err != nil {
 				return err
 			}
-			if left, err := leases(ctx); err != nil || len(left) != 0 {
-				return fmt.Errorf("leases: %q, %v", left, err)
+			left, err := leases(ctx)
+			if err == nil && len(left) != 0 {
+				err = fmt.Errorf("leases: %q", left)
 			}
-			return nil
+			return err
 		})
+		if podStays {
+			return
+		}
 		eventually(t, 30*time.Second, "pod's folder is gone", func(context.Context) error {
 			if e.node.podFolder(string(pod.UID)) {
 				return fmt.Errorf("the kubelet still has it")
@@ -176,7 +182,7 @@ func (e *env) testEnds(t *testing.T) {
 			if err := end.do(t.Context(), ns, pod.Name); err != nil {
 				t.Fatal(err)
 			}
-			gone(t, pod)
+			gone(t, pod, false)
 		})
 	}
 	t.Run("job-finished", func(t *testing.T) {
@@ -203,16 +209,7 @@ func (e *env) testEnds(t *testing.T) {
 			return nil
 		})
 		// The pod stays, as a Job's pods do; its volume does not.
-		eventually(t, 30*time.Second, "mount, session and leases are gone", func(ctx context.Context) error {
-			if err := e.nothingLeft(ctx, &pod); err != nil {
-				return err
-			}
-			left, err := leases(ctx)
-			if err == nil && len(left) != 0 {
-				err = fmt.Errorf("leases: %q", left)
-			}
-			return err
-		})
+		gone(t, &pod, true)
 		if log, err := e.kube.logs(t.Context(), ns, pod.Name); err != nil || !strings.HasPrefix(log, "v-") {
 			t.Errorf("the job has read %q, %v", log, err)
 		}

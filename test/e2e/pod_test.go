@@ -246,24 +246,26 @@ func (e *env) accessors(ctx context.Context, namespace string) ([]string, error)
 	return out, nil
 }
 
+// unmounted checks that the host has no mount of a pod's volume.
+func (e *env) unmounted(ctx context.Context, pod *corev1.Pod) error {
+	mounts, err := e.node.mountsOf(ctx, string(pod.UID))
+	if err == nil && len(mounts) != 0 {
+		err = fmt.Errorf("mounts are left: %q", mounts)
+	}
+	return err
+}
+
 // nothingLeft checks that a pod has no mount and that its namespace has no session: of a volume that is gone, or of one
 // that never came to be.
 func (e *env) nothingLeft(ctx context.Context, pod *corev1.Pod) error {
-	mounts, err := e.node.mountsOf(ctx, string(pod.UID))
-	if err != nil {
+	if err := e.unmounted(ctx, pod); err != nil {
 		return err
-	}
-	if len(mounts) != 0 {
-		return fmt.Errorf("mounts are left: %q", mounts)
 	}
 	sessions, err := e.accessors(ctx, pod.Namespace)
-	if err != nil {
-		return err
+	if err == nil && len(sessions) != 0 {
+		err = fmt.Errorf("%d Vault sessions are left", len(sessions))
 	}
-	if len(sessions) != 0 {
-		return fmt.Errorf("%d Vault sessions are left", len(sessions))
-	}
-	return nil
+	return err
 }
 
 // entries reads a workload's log: one JSON object a line.
