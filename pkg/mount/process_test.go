@@ -21,8 +21,12 @@ import (
 )
 
 // TestAKillAtAnySystemCallIsRecovered kills a process at each system call of each operation that changes something, and then does
-// what a daemon does after a restart. Nothing is wedged, torn or left behind.
+// what a daemon does after a restart. Nothing is wedged, torn or left behind. With -short it is one call in five.
 func TestAKillAtAnySystemCallIsRecovered(t *testing.T) {
+	step := 1
+	if testing.Short() {
+		step = 5
+	}
 	old, new := few()
 	live := func(t *testing.T, m *Mounter, target string) { must(t, publish(t, m, target, old).Close()) }
 
@@ -108,7 +112,7 @@ func TestAKillAtAnySystemCallIsRecovered(t *testing.T) {
 			eachWay(t, func(t *testing.T, m *Mounter, dir string) {
 				t.Parallel()
 				var calls []string
-				for n := 0; ; n++ {
+				for n := 0; ; n += step {
 					work := filepath.Join(dir, fmt.Sprint(n))
 					must(t, os.Mkdir(work, 0o755))
 					target := filepath.Join(work, "mount")
@@ -137,7 +141,7 @@ func TestAKillAtAnySystemCallIsRecovered(t *testing.T) {
 					}
 				}
 				t.Logf("killed at %d calls: %s", len(calls), strings.Join(calls, " "))
-				if len(calls) < 2 {
+				if len(calls) < 2 && step == 1 {
 					t.Errorf("the tracer saw too few calls")
 				}
 			})
