@@ -146,7 +146,8 @@ func documented(t *testing.T, at string, values *yaml.Node, s schema, definition
 		}
 		delete(known, key.Value)
 		isSection := value.Kind == yaml.MappingNode && len(value.Content) > 0 && key.Value != "labels" && key.Value != "nodeSelector"
-		if key.HeadComment == "" && !slices.Contains(sections, name) && !(isSection && value.Content[0].HeadComment != "") {
+		explained := key.HeadComment != "" || slices.Contains(sections, name) || isSection && value.Content[0].HeadComment != ""
+		if !explained {
 			t.Errorf("%s: no comment above it", name)
 		}
 		if isSection {
