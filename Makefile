@@ -10,7 +10,6 @@ TESTFLAGS   ?=
 # The packages that have tests with real servers. With -short they run only those of their tests that need none.
 REAL        := ./pkg/vault/... ./cmd/... ./test/...
 FUZZTIME    ?= 5s
-CACHE       := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leasefs
 LINT        := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 LINTFLAGS   ?=
 
@@ -102,5 +101,5 @@ image: ## Build the container image with docker or buildah
 	else echo "make image needs docker or buildah" >&2; exit 1; fi
 
 .PHONY: clean
-clean: ## Remove what was built here (not the cache in $(CACHE))
+clean: ## Remove what was built here (not the cache in ~/.cache/leasefs)
 	rm -rf $(BIN)
