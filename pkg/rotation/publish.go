@@ -60,7 +60,7 @@ func (m *Manager) Publish(ctx context.Context, req Request) error {
 //  2. Log in, and record the publish with the token before anything is read with it. Until then there is nothing to undo.
 //  3. Read all secrets in parallel.
 //  4. Render. A key that is missing or content that is too big ends here.
-//  5. Fill a tmpfs that is in no path yet.
+//  5. Fill a tmpfs that is in no path yet. It was made meanwhile: that needs nothing of Vault's.
 //  6. Attach it at the target: the pod sees all files or none.
 //  7. Record that it is live.
 func (c *reconcile) publish(ctx context.Context) error {
@@ -72,14 +72,20 @@ func (c *reconcile) publish(ctx context.Context) error {
 	if err := c.connect(); err != nil {
 		return err
 	}
-	if err := c.login(ctx); err != nil { // 2
-		return err
+	opened := make(chan error, 1)
+	go func() { opened <- c.open() }()
+	err = c.login(ctx) // 2
+	var files []mount.File
+	if err == nil {
+		files, err = c.readAll(ctx) // 3, 4
 	}
-	files, err := c.readAll(ctx) // 3, 4
+	if openErr := <-opened; err == nil { // in any case: abandon closes what was opened
+		err = openErr
+	}
+	if err == nil {
+		err = c.fill(files) // 5
+	}
 	if err != nil {
-		return err
-	}
-	if err := c.fill(files); err != nil { // 5
 		return err
 	}
 	if err := ctx.Err(); err != nil { // the caller gave up or an unpublish came: the last moment to notice
@@ -125,19 +131,11 @@ func (c *reconcile) readAll(ctx context.Context) ([]mount.File, error) {
 	return files, checkSize(c.rec.Plan, files)
 }
 
-// fill puts the files into the volume's tmpfs. Where a volume of ours is mounted at the target already though no record
-// knows it (somebody removed the records), that one is taken over: the pod's containers hold it open.
+// fill puts the files into the volume's tmpfs.
 func (c *reconcile) fill(files []mount.File) error {
-	handle, err := c.open()
-	if err != nil {
-		return err
-	}
-	c.v.handleMu.Lock()
-	c.v.handle = handle
-	c.v.handleMu.Unlock()
-	generation, changed, err := handle.Stage(files)
+	generation, changed, err := c.v.handle.Stage(files)
 	if err == nil && changed {
-		err = handle.Swap(generation)
+		err = c.v.handle.Swap(generation)
 	}
 	if err != nil {
 		return &MountError{Step: "writing the files", Target: c.rec.Target, Err: err}
@@ -146,20 +144,26 @@ func (c *reconcile) fill(files []mount.File) error {
 	return nil
 }
 
-func (c *reconcile) open() (Volume, error) {
+// open makes the volume's tmpfs. Where a volume of ours is mounted at the target already though no record knows it (somebody
+// removed the records), that one is taken over: the pod's containers hold it open.
+func (c *reconcile) open() error {
+	var handle Volume
+	var err error
+	step := "making the tmpfs"
 	if c.rec.Adopted {
-		handle, err := c.m.Mounts.Adopt(c.rec.Target)
-		if err != nil {
-			return nil, &MountError{Step: "taking over what is mounted", Target: c.rec.Target, Err: err}
-		}
+		step = "taking over what is mounted"
 		c.log.Warn("Target is mounted already and no record knows it; taking its file system over", logkey.Target, c.rec.Target)
-		return handle, nil
+		handle, err = c.m.Mounts.Adopt(c.rec.Target)
+	} else {
+		handle, err = c.m.Mounts.Create(c.rec.shape(c.m.Settings()))
 	}
-	handle, err := c.m.Mounts.Create(c.rec.shape(c.m.Settings()))
 	if err != nil {
-		return nil, &MountError{Step: "making the tmpfs", Target: c.rec.Target, Err: err}
+		return &MountError{Step: step, Target: c.rec.Target, Err: err}
 	}
-	return handle, nil
+	c.v.handleMu.Lock()
+	defer c.v.handleMu.Unlock()
+	c.v.handle = handle
+	return nil
 }
 
 func (c *reconcile) attach() error {

@@ -73,7 +73,9 @@ func (n *node) killAt(writes int, call func()) {
 	})
 	n.Manager = dead
 	frozen.run(call)
+	n.mounts.mu.Lock()
 	clear(n.mounts.fail)
+	n.mounts.mu.Unlock()
 	n.start()
 }
 
