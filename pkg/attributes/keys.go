@@ -59,7 +59,7 @@ func ObjectKeys() []KeyDoc {
 		{"objectName", "required", fmt.Sprintf("relative path: at most %d bytes, %d levels, %d bytes a name; no name begins with `..`; no control characters", MaxPathBytes, MaxPathDepth, MaxNameBytes),
 			"Path of the file in the volume. Unique, and no directory of another object's path."},
 		{"secretPath", "required", fmt.Sprintf("path in Vault, with an optional query; at most %d bytes", maxSecretPath),
-			"Such as `secret/data/db?version=3`. A leading `/` or `/v1/` is dropped."},
+			"Such as `secret/data/db?version=3`. A leading `/`, `v1/` or `/v1/` is dropped."},
 		{"secretKey", "the whole response, as JSON", anyText,
 			"Key in the secret's data. A value that is not text is written as JSON."},
 		{"method", "`GET`", "`GET`, `PUT` or `POST`",
