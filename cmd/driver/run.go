@@ -19,6 +19,7 @@ import (
 	"github.com/leasefs/leasefs/pkg/admin"
 	"github.com/leasefs/leasefs/pkg/csi"
 	"github.com/leasefs/leasefs/pkg/logkey"
+	"github.com/leasefs/leasefs/pkg/socket"
 )
 
 const (
@@ -125,7 +126,7 @@ func (d *daemon) serveCSI(ctx context.Context) error {
 	if err != nil {
 		return &usageError{err}
 	}
-	socket, err := csi.Listen(ctx, d.options.endpoint, d.log)
+	listener, err := socket.Listen(ctx, d.options.endpoint, socket.Shared, d.log)
 	if err != nil {
 		return err
 	}
@@ -138,7 +139,7 @@ func (d *daemon) serveCSI(ctx context.Context) error {
 	}
 	return within(ctx, func(ctx context.Context) error {
 		return within(ctx, untilDone, around...)
-	}, service{"CSI socket", func(ctx context.Context) error { return server.Serve(ctx, socket) }})
+	}, service{"CSI socket", func(ctx context.Context) error { return server.Serve(ctx, listener) }})
 }
 
 // lockFolder makes sure that one daemon at a time uses the plugin folder: two would renew, swap and revoke against each

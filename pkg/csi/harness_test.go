@@ -29,6 +29,7 @@ import (
 	"github.com/leasefs/leasefs/pkg/attributes"
 	"github.com/leasefs/leasefs/pkg/mount"
 	"github.com/leasefs/leasefs/pkg/rotation"
+	"github.com/leasefs/leasefs/pkg/socket"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -264,13 +265,13 @@ func newEdge(t testing.TB, change func(*Options)) *edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket, err := Listen(t.Context(), e.path, options.Logger)
+	listener, err := socket.Listen(t.Context(), e.path, socket.Shared, options.Logger)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(ctx, socket) }()
+	go func() { served <- server.Serve(ctx, listener) }()
 	e.stop = sync.OnceValue(func() error { cancel(); return <-served })
 	conn := dial(t, e.path)
 	e.identity, e.node = spec.NewIdentityClient(conn), spec.NewNodeClient(conn)

@@ -17,6 +17,7 @@ import (
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"github.com/leasefs/leasefs/pkg/logkey"
+	"github.com/leasefs/leasefs/pkg/socket"
 )
 
 // DefaultRegistrationInterval is how often the registration socket is looked for.
@@ -76,27 +77,27 @@ func (r *Registration) Ready() error {
 // made again, and the kubelet then registers anew. Failing to make it is an error at the first time only.
 func (r *Registration) Run(ctx context.Context) error {
 	log := r.options.Logger
-	socket, err := Listen(ctx, r.Path(), log)
+	listener, err := socket.Listen(ctx, r.Path(), socket.Shared, log)
 	if err != nil {
 		return fmt.Errorf("registering with the kubelet: %w", err)
 	}
 	log.Info("waiting for the kubelet to register the driver", logkey.File, r.Path())
-	for socket != nil {
-		if err := r.serve(ctx, socket); err != nil {
+	for listener != nil {
+		if err := r.serve(ctx, listener); err != nil {
 			return fmt.Errorf("registering with the kubelet: %w", err)
 		}
-		socket = r.listenAgain(ctx)
+		listener = r.listenAgain(ctx)
 	}
 	return nil
 }
 
 // serve serves one socket until the context ends or the socket has disappeared.
-func (r *Registration) serve(ctx context.Context, socket *Socket) error {
+func (r *Registration) serve(ctx context.Context, listener *socket.Socket) error {
 	server := grpc.NewServer()
 	registration.RegisterRegistrationServer(server, r)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		if err := server.Serve(socket); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			return err
 		}
 		return nil
@@ -105,7 +106,7 @@ func (r *Registration) serve(ctx context.Context, socket *Socket) error {
 		defer server.Stop()
 		ticker := time.NewTicker(r.options.Interval)
 		defer ticker.Stop()
-		for socket.Present() {
+		for listener.Present() {
 			select {
 			case <-ctx.Done():
 				return nil
@@ -118,7 +119,7 @@ func (r *Registration) serve(ctx context.Context, socket *Socket) error {
 }
 
 // listenAgain tries until it succeeds; nil: the context has ended before.
-func (r *Registration) listenAgain(ctx context.Context) *Socket {
+func (r *Registration) listenAgain(ctx context.Context) *socket.Socket {
 	if ctx.Err() == nil {
 		r.options.Logger.Warn("the registration socket has disappeared; making it again", logkey.File, r.Path())
 	}
@@ -126,9 +127,9 @@ func (r *Registration) listenAgain(ctx context.Context) *Socket {
 	defer ticker.Stop()
 	said := "" // each reason is logged once, not at every attempt
 	for ctx.Err() == nil {
-		socket, err := Listen(ctx, r.Path(), r.options.Logger)
+		listener, err := socket.Listen(ctx, r.Path(), socket.Shared, r.options.Logger)
 		if err == nil {
-			return socket
+			return listener
 		}
 		if ctx.Err() != nil {
 			break // it may have failed for that

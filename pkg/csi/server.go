@@ -83,7 +83,7 @@ func NewServer(o Options) (*Server, error) {
 	return &Server{grpc: server, drain: o.Drain, log: o.Logger}, nil
 }
 
-// Serve serves a listener, which Listen made, until the context ends. Then it takes no new calls, waits for those under
+// Serve serves a listener, which socket.Listen made, until the context ends. Then it takes no new calls, waits for those under
 // way, at most for the time to drain, and cuts off the rest. It closes the listener. A Server serves once.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)

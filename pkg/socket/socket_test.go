@@ -1,13 +1,14 @@
 // Copyright The leasefs Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package csi
+package socket
 
 import (
-	"context"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,17 +16,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
-	"github.com/leasefs/leasefs/pkg/rotation"
 )
 
-func listen(t *testing.T, path string) (*Socket, error) {
+func listen(t *testing.T, path string, folder Folder) (*Socket, error) {
 	t.Helper()
-	s, err := Listen(t.Context(), path, newLogs().logger(0))
+	s, err := Listen(t.Context(), path, folder, slog.New(slog.DiscardHandler))
 	if err == nil {
 		t.Cleanup(func() { _ = s.Close() })
 	}
@@ -36,7 +31,7 @@ func TestTheSocketIsForItsOwnerOnly(t *testing.T) {
 	old := syscall.Umask(0) // the loosest: the mode must not come from it
 	defer syscall.Umask(old)
 	path := filepath.Join(tempDir(t), "csi.sock")
-	if _, err := listen(t, path); err != nil {
+	if _, err := listen(t, path, Shared); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Lstat(path)
@@ -58,7 +53,7 @@ func TestASocketOfAKilledDaemonIsReplaced(t *testing.T) {
 	if err := dead.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := listen(t, path)
+	s, err := listen(t, path, Shared)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +68,7 @@ func TestListenRefuses(t *testing.T) {
 		want    string
 	}{
 		"a socket that somebody serves": {func(t *testing.T, dir string) string {
-			if _, err := listen(t, dir+"/a.sock"); err != nil {
+			if _, err := listen(t, dir+"/a.sock", Shared); err != nil {
 				t.Fatal(err)
 			}
 			return dir + "/a.sock"
@@ -111,7 +106,7 @@ func TestListenRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := tt.prepare(t, tempDir(t))
 			before, _ := os.Lstat(path)
-			_, err := listen(t, path)
+			_, err := listen(t, path, Shared)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -128,7 +123,7 @@ func TestADirectoryOfAnotherUserIsRefused(t *testing.T) {
 	if err := os.Chown(dir, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listen(t, dir+"/a.sock"); err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
+	if _, err := listen(t, dir+"/a.sock", Shared); err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -152,24 +147,74 @@ func needRoot(t *testing.T) {
 // The mode of the file keeps others out; this is what is left should somebody loosen it.
 func TestAnotherUserIsRefusedEvenThroughAnOpenSocket(t *testing.T) {
 	needRoot(t)
-	e := newEdge(t, nil)
-	for path, mode := range map[string]fs.FileMode{e.path: 0o666, filepath.Dir(e.path): 0o755} {
+	path := filepath.Join(tempDir(t), "csi.sock")
+	var logs bytes.Buffer
+	s, err := Listen(t.Context(), path, Shared, slog.New(slog.NewTextHandler(&logs, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	for path, mode := range map[string]fs.FileMode{path: 0o666, filepath.Dir(path): 0o755} {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
 	}
+	accepted := accept(s)
 	refused := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlock: the thread is another user's, and ends with the goroutine
-		refused <- knockAs(65534, e.path)
+		refused <- knockAs(65534, path)
 	}()
 	if err := <-refused; err != nil {
 		t.Fatal(err)
 	}
-	e.logs.wait(t, "of user 65534 is neither root nor this process's user")
-	if _, err := e.node.NodePublishVolume(t.Context(), publishRequest(t)); err != nil {
-		t.Errorf("the owner's next call: %v", err)
+	owner, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer func() { _ = owner.Close() }()
+	if err := <-accepted; err != nil {
+		t.Errorf("the owner's connection: %v", err)
+	}
+	if want := "of user 65534 is neither root nor this process's user"; !strings.Contains(logs.String(), want) {
+		t.Errorf("%q is not in the log:\n%s", want, &logs)
+	}
+}
+
+// The kernel says who connects; here the rule is turned round, so that the test's own user is the stranger.
+func TestTheKernelSaysWhoConnects(t *testing.T) {
+	s, err := listen(t, filepath.Join(tempDir(t), "csi.sock"), Shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan uint32, 1)
+	s.trusts = func(uid uint32) bool { asked <- uid; return false }
+	accepted := accept(s)
+	conn, err := net.Dial("unix", s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("a stranger reads %d bytes, %v", n, err)
+	}
+	if got := <-asked; got != uint32(os.Geteuid()) {
+		t.Errorf("the peer's user id is %d, want %d", got, os.Geteuid())
+	}
+	_ = s.Close()
+	if err := <-accepted; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accepted: %v", err)
+	}
+}
+
+// accept says how the next Accept ends. It keeps the connection open, as a server does.
+func accept(s *Socket) <-chan error {
+	result := make(chan error, 1)
+	go func() {
+		_, err := s.Accept()
+		result <- err
+	}()
+	return result
 }
 
 // knockAs makes the calling thread user uid and connects: nil when the other side hung up without a word.
@@ -185,7 +230,7 @@ func knockAs(uid uintptr, path string) error {
 	if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
-	n, err := syscall.Read(fd, make([]byte, 64)) // a gRPC server would speak first: its SETTINGS
+	n, err := syscall.Read(fd, make([]byte, 64)) // one that is refused is closed at once
 	if n > 0 {
 		return fmt.Errorf("served %d bytes", n)
 	}
@@ -193,6 +238,37 @@ func knockAs(uid uintptr, path string) error {
 		return err
 	}
 	return nil
+}
+
+func TestAPrivateFolderIsMadeForItsOwnerOnly(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	path := filepath.Join(tempDir(t), "admin", "admin.sock")
+	if _, err := listen(t, path, Private); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]fs.FileMode{path: 0o600, filepath.Dir(path): 0o700} {
+		info, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Mode().Perm(); got != want {
+			t.Errorf("%s has mode %04o, want %04o", path, got, want)
+		}
+	}
+}
+
+func TestAPrivateFolderThatIsOpenIsRefusedAndLeftAsItIs(t *testing.T) {
+	dir := tempDir(t)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listen(t, dir+"/admin.sock", Private); err == nil || !strings.Contains(err.Error(), "set it to 0700") {
+		t.Errorf("got %v", err)
+	}
+	if info, err := os.Lstat(dir); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("the folder is %v, %v", info.Mode(), err)
+	}
 }
 
 func TestTrusted(t *testing.T) {
@@ -204,64 +280,17 @@ func TestTrusted(t *testing.T) {
 	}
 }
 
-func TestStoppingWaitsForCallsUnderWayAndRemovesTheSocket(t *testing.T) {
-	e := newEdge(t, nil)
-	began, finish := make(chan struct{}), make(chan struct{})
-	e.volumes.publish = func(context.Context, rotation.Request) error { close(began); <-finish; return nil }
-	answer := make(chan error, 1)
-	go func() { _, err := e.node.NodePublishVolume(context.Background(), publishRequest(t)); answer <- err }()
-	<-began
-	stopped := make(chan error, 1)
-	go func() { stopped <- e.stop() }()
-	for { // until the listener is closed
-		if _, err := os.Lstat(e.path); errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		runtime.Gosched()
-	}
-	select {
-	case err := <-stopped:
-		t.Fatalf("stopped (%v) while a call was under way", err)
-	default:
-	}
-	close(finish)
-	if err := <-answer; err != nil {
-		t.Errorf("the call under way: %v", err)
-	}
-	if err := <-stopped; err != nil {
-		t.Error(err)
-	}
-}
-
-func TestStoppingCutsOffCallsThatTakeTooLong(t *testing.T) {
-	e := newEdge(t, func(o *Options) { o.Drain = 20 * time.Millisecond })
-	began := make(chan struct{})
-	e.volumes.publish = func(ctx context.Context, _ rotation.Request) error { close(began); <-ctx.Done(); return ctx.Err() }
-	answer := make(chan error, 1)
-	go func() { _, err := e.node.NodePublishVolume(context.Background(), publishRequest(t)); answer <- err }()
-	<-began
-	if err := e.stop(); err != nil {
-		t.Error(err)
-	}
-	if err := <-answer; status.Code(err) != codes.Unavailable && status.Code(err) != codes.Canceled {
-		t.Errorf("the call that was cut off: %v", err)
-	}
-	if !strings.Contains(e.logs.String(), "cutting them off") {
-		t.Error("the log does not say so")
-	}
-}
-
 // A daemon that stops late must not take away the socket of the one that has replaced it.
 func TestClosingLeavesAnothersSocketAlone(t *testing.T) {
 	path := filepath.Join(tempDir(t), "csi.sock")
-	first, err := listen(t, path)
+	first, err := listen(t, path, Shared)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	second, err := listen(t, path)
+	second, err := listen(t, path, Shared)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,4 +309,15 @@ func TestClosingLeavesAnothersSocketAlone(t *testing.T) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the second socket has stayed")
 	}
+}
+
+// tempDir is a folder with a name short enough for sockets, which t.TempDir's is not always.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sock") //nolint:usetesting // see above
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }

@@ -1,7 +1,9 @@
 // Copyright The leasefs Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package csi
+// Package socket makes the unix sockets of the daemon, which only root and the daemon's own user can use. There are three
+// locks, since a person can loosen two of them: the folder, the mode of the socket, and the kernel's word on who connected.
+package socket
 
 import (
 	"context"
@@ -20,8 +22,25 @@ import (
 
 const (
 	socketMode  = 0o600
-	maxSockPath = 107 // sun_path of Linux, without the closing NUL
+	maxPath     = 107 // sun_path of Linux, without the closing NUL
 	dialTimeout = time.Second
+)
+
+// Folder says what the folder of a socket must be like.
+type Folder struct {
+	forbidden fs.FileMode // permission bits that it must not have
+	make      bool
+	cure      string
+}
+
+// The folders that a socket may lie in. Either belongs to root or to this process's user.
+var (
+	// Shared is a folder of somebody else's making, such as the kubelet's: it must be there, and nobody but its owner can
+	// write in it. Whoever can could put a socket of his own in our place.
+	Shared = Folder{forbidden: 0o022, cure: "others than its owner can write there; set it to 0755 or less"}
+	// Private is a folder for the socket alone: it is made if it is not there, and nobody but its owner can enter it. One
+	// that is there and open is refused, not changed: it may hold more than our socket.
+	Private = Folder{forbidden: 0o077, make: true, cure: "it is open to others; set it to 0700, or choose a folder for the socket alone"}
 )
 
 // Socket is a unix socket that only root and the daemon's own user can use. It is a net.Listener.
@@ -30,19 +49,24 @@ type Socket struct {
 	path string
 	self fs.FileInfo // the file that was made, to tell it from a later one at the same path
 	log  *slog.Logger
+	// trusts decides by the peer's user id, as the kernel gives it; tests replace it.
+	trusts func(uid uint32) bool
 }
 
 // Listen makes the socket at an absolute path:
 //
-//  1. the directory must exist, be no symbolic link, belong to root or to this process's user, and be writable by
-//     nobody else: whoever can write there can put a socket of his own in our place;
+//  1. its directory must be as the folder says, and no symbolic link;
 //  2. a socket left by a killed daemon is removed; one on which somebody still listens is an error, as is any other file;
 //  3. the new socket has mode 0600 from its first instant.
 //
-// Serving checks in addition that a caller is root or the same user (SO_PEERCRED), should the mode ever be loosened.
-func Listen(ctx context.Context, path string, log *slog.Logger) (*Socket, error) {
-	if err := checkSocketPath(path); err != nil {
+// Accept checks in addition that a caller is root or the same user (SO_PEERCRED), should the mode ever be loosened; it logs
+// whom it refuses.
+func Listen(ctx context.Context, path string, folder Folder, log *slog.Logger) (*Socket, error) {
+	if err := checkPath(path); err != nil {
 		return nil, fmt.Errorf("listening on %q: %w", path, err)
+	}
+	if err := folder.ensure(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", path, err)
 	}
 	if err := removeStale(ctx, path); err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", path, err)
@@ -59,7 +83,7 @@ func Listen(ctx context.Context, path string, log *slog.Logger) (*Socket, error)
 		_ = unix.Close()
 		return nil, fmt.Errorf("listening on %s: %w", path, err)
 	}
-	return &Socket{UnixListener: unix, path: path, self: self, log: log}, nil
+	return &Socket{UnixListener: unix, path: path, self: self, log: log, trusts: trusted}, nil
 }
 
 // ownerOnly gives a socket its mode before it has a name: Linux makes the file with the mode of the socket's inode.
@@ -71,15 +95,24 @@ func ownerOnly(_, _ string, conn syscall.RawConn) error {
 	return chmod
 }
 
-// checkSocketPath checks the name and the directory.
-func checkSocketPath(path string) error {
+// checkPath checks the name alone.
+func checkPath(path string) error {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 		return errors.New("the socket's path must be absolute and clean")
 	}
-	if len(path) > maxSockPath {
-		return fmt.Errorf("the path has %d bytes; a unix socket's may have %d", len(path), maxSockPath)
+	if len(path) > maxPath {
+		return fmt.Errorf("the path has %d bytes; a unix socket's may have %d", len(path), maxPath)
 	}
-	dir := filepath.Dir(path)
+	return nil
+}
+
+// ensure makes the folder if that is asked for, and checks it.
+func (f Folder) ensure(dir string) error {
+	if f.make {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("making its directory: %w", err)
+		}
+	}
 	info, err := os.Lstat(dir)
 	if err != nil {
 		return fmt.Errorf("its directory: %w", err)
@@ -87,8 +120,8 @@ func checkSocketPath(path string) error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is not a directory", dir)
 	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s has mode %04o: others than its owner can write there; set it to 0755 or less", dir, info.Mode().Perm())
+	if info.Mode().Perm()&f.forbidden != 0 {
+		return fmt.Errorf("%s has mode %04o: %s", dir, info.Mode().Perm(), f.cure)
 	}
 	if owner := info.Sys().(*syscall.Stat_t).Uid; !trusted(owner) {
 		return fmt.Errorf("%s belongs to user %d, neither root nor this process's user", dir, owner)
@@ -130,7 +163,7 @@ func (s *Socket) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = checkPeer(conn)
+		err = s.checkPeer(conn)
 		if err == nil {
 			return conn, nil
 		}
@@ -140,7 +173,7 @@ func (s *Socket) Accept() (net.Conn, error) {
 }
 
 // checkPeer asks the kernel who connected.
-func checkPeer(conn *net.UnixConn) error {
+func (s *Socket) checkPeer(conn *net.UnixConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
@@ -155,7 +188,7 @@ func checkPeer(conn *net.UnixConn) error {
 	if failed != nil {
 		return fmt.Errorf("asking for the peer's credentials: %w", failed)
 	}
-	if !trusted(peer.Uid) {
+	if !s.trusts(peer.Uid) {
 		return fmt.Errorf("process %d of user %d is neither root nor this process's user", peer.Pid, peer.Uid)
 	}
 	return nil
