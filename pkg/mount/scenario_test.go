@@ -39,7 +39,9 @@ var scenarios = map[string]func(arguments) error{
 			return err
 		}
 		old, _ := few()
-		mark()
+		if err := mark(); err != nil {
+			return err
+		}
 		v, err := m.Create(roomy)
 		if err != nil {
 			return err
@@ -54,7 +56,9 @@ var scenarios = map[string]func(arguments) error{
 			return err
 		}
 		_, new := few()
-		mark()
+		if err := mark(); err != nil {
+			return err
+		}
 		v, err := m.Adopt(a.Target)
 		if err != nil {
 			return err
@@ -69,7 +73,9 @@ var scenarios = map[string]func(arguments) error{
 			return err
 		}
 		_, new := few()
-		mark()
+		if err := mark(); err != nil {
+			return err
+		}
 		v, err := m.Adopt(a.Target)
 		if err != nil {
 			return err
@@ -87,7 +93,9 @@ var scenarios = map[string]func(arguments) error{
 		if err != nil {
 			return err
 		}
-		mark()
+		if err := mark(); err != nil {
+			return err
+		}
 		return errors.Join(unix.Unmount(a.Target, 0), v.Attach(a.Target), v.Close())
 	},
 	"remove": func(a arguments) error {
@@ -95,7 +103,9 @@ var scenarios = map[string]func(arguments) error{
 		if err != nil {
 			return err
 		}
-		mark()
+		if err := mark(); err != nil {
+			return err
+		}
 		return m.Remove(a.Target)
 	},
 	"private": func(a arguments) error {
@@ -103,7 +113,9 @@ var scenarios = map[string]func(arguments) error{
 		if err != nil {
 			return err
 		}
-		mark()
+		if err := mark(); err != nil {
+			return err
+		}
 		return m.Private(a.Target, 1<<20)
 	},
 	// "write" is an unprivileged process that got a volume's descriptor as number 3; it writes the old files and then the new.
@@ -228,15 +240,24 @@ var numbers = map[string]uint32{
 
 // forbid makes the kernel answer ENOSYS to some calls of this process for the rest of its life, as an older kernel does.
 func forbid(calls []string) error {
-	const number = 0 // offset of the call's number in struct seccomp_data
-	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number}}
+	var list []uint32
 	for _, call := range calls {
-		filter = append(filter,
-			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: numbers[call]},
-			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)})
+		list = append(list, numbers[call])
 	}
-	filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return filter(list, unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS))
+}
+
+// filter has the kernel do something else at some calls of this process, for the rest of its life: seccomp(2).
+func filter(calls []uint32, action uint32) error {
+	const number = 0 // offset of the call's number in struct seccomp_data
+	code := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number}}
+	for _, call := range calls {
+		code = append(code,
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: call},
+			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: action})
+	}
+	code = append(code, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
+	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
 	if errno != 0 {
 		return fmt.Errorf("seccomp: %w", errno)
