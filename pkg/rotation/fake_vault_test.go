@@ -25,7 +25,8 @@ type fakeVault struct {
 	down   bool // nothing answers
 	gone   bool // the connection was taken out of the configuration
 	denied map[string]bool
-	hang   chan struct{} // not nil: reads wait for it, or for their context
+	broken map[string]vault.Class // paths that fail, and how
+	hang   chan struct{}          // not nil: reads wait for it, or for their context
 
 	tokenTTL, tokenMax time.Duration
 	leaseTTL, leaseMax time.Duration
@@ -82,6 +83,9 @@ func (f *fakeVault) enter(ctx context.Context, op vault.Op, path string) error {
 	}
 	if f.denied[path] {
 		return fail(op, path, vault.Denied, http.StatusForbidden)
+	}
+	if class, ok := f.broken[path]; ok {
+		return fail(op, path, class, http.StatusBadGateway)
 	}
 	return nil
 }
@@ -157,7 +161,7 @@ func extend(ttl time.Duration, limit time.Time) (time.Time, vault.Grant) {
 func (f *fakeVault) LookupSession(ctx context.Context, a vault.Auth) (vault.Grant, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.enter(ctx, vault.OpLookupSession, ""); err != nil {
+	if err := f.enter(ctx, vault.OpLookupSession, "auth/token/lookup-self"); err != nil {
 		return vault.Grant{}, err
 	}
 	t, err := f.alive(vault.OpLookupSession, "", a)

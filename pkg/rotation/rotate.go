@@ -241,13 +241,15 @@ func (c *reconcile) renew(ctx context.Context, t task) outcome {
 }
 
 // check asks Vault whether the lease is still there. Where the role may not look leases up, the session is looked up in
-// its place: the lease dies with it.
+// its place: the lease dies with it. Where it may look up neither, a revocation is found by the next renewal.
 func (c *reconcile) check(ctx context.Context, t task) outcome {
 	o := outcome{task: t, lease: t.lease}
 	auth := c.auth(c.rec.session(t.lease.Session))
 	g, err := c.vault.LookupLease(ctx, auth, t.lease.ID)
 	if err != nil && vault.ClassOf(err) == vault.Denied {
-		_, err = c.vault.LookupSession(ctx, auth)
+		if _, err = c.vault.LookupSession(ctx, auth); vault.ClassOf(err) == vault.Denied {
+			err = nil
+		}
 		g.TTL = t.lease.Expires.Sub(c.now())
 	}
 	switch {

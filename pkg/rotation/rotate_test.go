@@ -156,6 +156,36 @@ func TestARoleThatMayNotLookLeasesUpIsCheckedByItsSession(t *testing.T) {
 	})
 }
 
+func TestARoleThatMayLookNothingUpIsServedAllTheSame(t *testing.T) {
+	onNode(t, func(t *testing.T, n *node) {
+		n.vault.denied["sys/leases/lookup"], n.vault.denied["auth/token/lookup-self"] = true, true
+		n.publish(request(username, fixed))
+		for range 600 {
+			after(time.Second)
+			n.wantWorking("username")
+			n.wantWorking("fixed")
+		}
+		if n.seen.noticed(rotation.RotationFailing) != 0 {
+			t.Fatal("a policy that does not allow lookups is not a failure of rotation")
+		}
+	})
+}
+
+// A proxy before Vault that lets no lookup through answers whatever it likes.
+func TestLookupsThatAlwaysFailDoNotStandInTheWayOfRenewals(t *testing.T) {
+	for _, class := range []vault.Class{vault.Transient, vault.NotFound, vault.BadRequest, vault.BadResponse} {
+		onNode(t, func(t *testing.T, n *node) {
+			n.vault.set(func(f *fakeVault) { f.broken = map[string]vault.Class{"sys/leases/lookup": class} })
+			n.publish(request(username, fixed))
+			for range 600 {
+				after(time.Second)
+				n.wantWorking("username")
+				n.wantWorking("fixed")
+			}
+		})
+	}
+}
+
 func TestARoleThatMayNotRenewGetsNewCredentialsBeforeTheEnd(t *testing.T) {
 	onNode(t, func(t *testing.T, n *node) {
 		n.vault.denied["sys/leases/renew"] = true

@@ -46,16 +46,17 @@ type Policy struct {
 // Next is the next step on a lease. It is a pure function of its arguments: a restarted daemon comes to the same plan.
 //
 //  1. A renewable lease is renewed when 2/3 of its TTL have passed, up to a tenth of that earlier by the volume's spread.
-//  2. A lease that cannot be renewed (any longer) is replaced at 0.85 to 0.9 of its TTL (2/3 of what is left, for one at
-//     its maximum TTL), and early enough that applications have the grace to change over, if the lease is long enough
-//     to spare it.
+//  2. A lease that cannot be renewed (any longer) is replaced at 0.9 of its TTL, up to a tenth of that earlier (2/3 of what
+//     is left, for one at its maximum TTL), and early enough that applications have the grace to change over, if the lease
+//     is long enough to spare it.
 //  3. A certificate is replaced when 2/3 of the time between its issue and its notAfter have passed. The notBefore does not
 //     count: Vault dates it back by 30 seconds, which are more than the whole life of a short certificate.
 //  4. A static role is read again one second after its ttl has ended; Vault rotates within that second.
 //  5. A plain value is read again when the refresh interval has passed.
 //  6. Between these, a Vault lease is looked up each third of its TTL, and each refresh interval if that is less: somebody
 //     may have revoked it.
-//  7. After a failure, nothing is done before its Retry time (see Retry).
+//  7. After a failure, nothing is done before its Retry time (see Retry). A lookup that fails does not stand in the way of
+//     the renewal or the replacement: when the time of that has come, it is what is tried.
 //
 // Bounds, for every lease: not before floor after the grant (half of the TTL, if that is less), not after its end.
 func Next(l Lease, p Policy) Step {
@@ -77,12 +78,14 @@ func Next(l Lease, p Policy) Step {
 		s.At = l.Granted.Add(p.Refresh - time.Duration(p.Spread*float64(p.Refresh)/10)) // 5
 	}
 	s.At = notBefore(s.At, l.Granted.Add(min(floor, half(l.TTL))))
-	if l.ID != "" { // 6
-		if at := later(l.Granted, l.Checked).Add(max(min(l.TTL/3, p.Refresh), checkFloor)); at.Before(s.At) {
-			s = Step{ActionCheck, at}
-		}
+	check := Step{ActionCheck, later(l.Granted, l.Checked).Add(max(min(l.TTL/3, p.Refresh), checkFloor))}
+	if l.Failures > 0 {
+		check.At = l.Retry
 	}
-	if l.Failures > 0 { // 7
+	switch {
+	case l.ID != "" && check.At.Before(s.At): // 6
+		return check
+	case l.Failures > 0: // 7
 		s.At = l.Retry
 	}
 	return s

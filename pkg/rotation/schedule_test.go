@@ -134,6 +134,25 @@ func TestRenewalsEndInAFetchBeforeTheMaximumTTL(t *testing.T) {
 	})
 }
 
+// A lease that cannot be looked up, for whatever reason, is renewed or replaced in time like any other.
+func TestFailedLookupsEndInARenewalOrAFetchBeforeTheEnd(t *testing.T) {
+	classes := []vault.Class{vault.Transient, vault.Denied, vault.NotFound, vault.BadRequest, vault.Unknown}
+	rapid.Check(t, func(t *rapid.T) {
+		l, p := anyLease(t), anyPolicy(t)
+		l.ID, l.Kind = "lease", rapid.SampledFrom([]rotation.Kind{rotation.KindRenewable, rotation.KindFixed}).Draw(t, "kind of lease")
+		l.TTL = max(l.TTL, 10*time.Second)
+		l.Expires = l.Granted.Add(l.TTL)
+		class := rapid.SampledFrom(classes).Draw(t, "class")
+		for step := rotation.Next(l, p); step.Action == rotation.ActionCheck; step = rotation.Next(l, p) {
+			l.Failures++
+			l.Retry = rotation.Retry(step.At, l.Expires, l.Failures, class, 0, p.Spread)
+			if !l.Retry.Before(l.Expires) {
+				t.Fatalf("after %d lookups the next step comes %v after the grant, the lease ends after %v", l.Failures, l.Retry.Sub(epoch), l.TTL)
+			}
+		}
+	})
+}
+
 // A Vault that caps without saying so is recognised by an end that no longer moves.
 func TestARenewalThatGainsNothingIsTheLast(t *testing.T) {
 	l := term(time.Hour)
