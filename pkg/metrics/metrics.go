@@ -77,7 +77,7 @@ func New(reg prometheus.Registerer) *Metrics {
 
 	m.volumes = b.volumes()
 
-	m.vaultRequests = b.counter("vault_requests_total", "Requests to Vault, by connection, operation and HTTP status (error, timeout or breaker: there was none).", "connection", "operation", "code")
+	m.vaultRequests = b.counter("vault_requests_total", "Requests to Vault, by connection, operation and HTTP status (error, timeout, canceled or breaker: there was none).", "connection", "operation", "code")
 	m.vaultDuration = b.histogram("vault_request_duration_seconds", "How long requests to Vault took.", vaultBuckets, "connection", "operation")
 	m.cacheHits = b.counter("vault_cache_hits_total", "Reads that took no request of their own: answered from the cache, or by a request already in flight.", "connection", "kind")
 
