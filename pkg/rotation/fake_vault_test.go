@@ -133,15 +133,15 @@ func (f *fakeVault) Login(ctx context.Context, l vault.Login) (vault.Session, er
 func (f *fakeVault) RenewSession(ctx context.Context, a vault.Auth) (vault.Grant, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.enter(ctx, vault.OpRenewSession, ""); err != nil {
+	if err := f.enter(ctx, vault.OpRenewSession, "auth/token/renew-self"); err != nil {
 		return vault.Grant{}, err
 	}
-	t, err := f.alive(vault.OpRenewSession, "", a)
+	t, err := f.alive(vault.OpRenewSession, "auth/token/renew-self", a)
 	if err != nil {
 		return vault.Grant{}, err
 	}
 	if t.batch {
-		return vault.Grant{}, fail(vault.OpRenewSession, "", vault.NotRenewable, http.StatusBadRequest)
+		return vault.Grant{}, fail(vault.OpRenewSession, "auth/token/renew-self", vault.NotRenewable, http.StatusBadRequest)
 	}
 	var g vault.Grant
 	t.expires, g = extend(f.tokenTTL, t.max)
@@ -164,7 +164,7 @@ func (f *fakeVault) LookupSession(ctx context.Context, a vault.Auth) (vault.Gran
 	if err := f.enter(ctx, vault.OpLookupSession, "auth/token/lookup-self"); err != nil {
 		return vault.Grant{}, err
 	}
-	t, err := f.alive(vault.OpLookupSession, "", a)
+	t, err := f.alive(vault.OpLookupSession, "auth/token/lookup-self", a)
 	if err != nil {
 		return vault.Grant{}, err
 	}
@@ -174,7 +174,7 @@ func (f *fakeVault) LookupSession(ctx context.Context, a vault.Auth) (vault.Gran
 func (f *fakeVault) RevokeSession(ctx context.Context, a vault.Auth) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.enter(ctx, vault.OpRevokeSession, ""); err != nil {
+	if err := f.enter(ctx, vault.OpRevokeSession, "auth/token/revoke-self"); err != nil {
 		return err
 	}
 	if t, ok := f.tokens[a.Token.Reveal()]; ok && !t.batch {

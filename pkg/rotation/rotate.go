@@ -100,18 +100,16 @@ func (c *reconcile) keepSession(ctx context.Context) {
 	e := entry(c.rec, AuditRenewSession, err)
 	e.Kind, e.Expires = KindSession, now.Add(g.TTL)
 	c.m.Auditor.Audit(e)
-	switch vault.ClassOf(err) {
-	case vault.InvalidToken:
+	switch {
+	case vault.ClassOf(err) == vault.InvalidToken:
 		c.dead(s)
 		c.relogin(ctx)
-	case vault.NotRenewable, vault.Denied:
+	case refused(err):
 		s.Final = true // its end stands; a new login comes before it
+	case err != nil:
+		c.m.Observer.Rotation(KindSession, ActionRenew, failed(err))
+		c.fail(s, err)
 	default:
-		if err != nil {
-			c.m.Observer.Rotation(KindSession, ActionRenew, failed(err))
-			c.fail(s, err)
-			return
-		}
 		s.Term, s.Trouble = s.Renewed(g, c.now()), Trouble{}
 		c.m.Observer.Rotation(KindSession, ActionRenew, renewed(s.Term))
 	}
@@ -232,12 +230,21 @@ func (c *reconcile) renew(ctx context.Context, t task) outcome {
 		o.lease.Term, o.lease.Trouble = t.lease.Renewed(g, c.now()), Trouble{}
 	case vault.ClassOf(err) == vault.LeaseGone:
 		o.gone = true
-	case vault.ClassOf(err) == vault.NotRenewable, vault.ClassOf(err) == vault.Denied:
+	case refused(err):
 		o.lease.Final = true // its end stands; a new one is fetched before it
 	default:
 		o.err = err
 	}
 	return o
+}
+
+// refused reports whether asking for the renewal again would get the same answer.
+func refused(err error) bool {
+	switch vault.ClassOf(err) {
+	case vault.NotRenewable, vault.Denied, vault.NotFound, vault.BadRequest, vault.BadResponse:
+		return true
+	}
+	return false
 }
 
 // check asks Vault whether the lease is still there. Where the role may not look leases up, the session is looked up in

@@ -197,6 +197,24 @@ func TestARoleThatMayNotRenewGetsNewCredentialsBeforeTheEnd(t *testing.T) {
 	})
 }
 
+// Whatever Vault, or a proxy before it, has against renewals: what cannot be renewed is replaced before its end, the session too.
+func TestARenewalThatIsRefusedIsFollowedByAReplacementInTime(t *testing.T) {
+	for _, class := range []vault.Class{vault.Denied, vault.NotRenewable, vault.NotFound, vault.BadRequest, vault.BadResponse} {
+		onNode(t, func(t *testing.T, n *node) {
+			n.vault.set(func(f *fakeVault) {
+				f.tokenTTL = 3 * time.Minute
+				f.broken = map[string]vault.Class{"sys/leases/renew": class, "auth/token/renew-self": class}
+			})
+			n.publish(request(username, fixed))
+			for range 1200 {
+				after(time.Second)
+				n.wantWorking("username")
+				n.wantWorking("fixed")
+			}
+		})
+	}
+}
+
 func TestLeasesUnderABatchTokenAreReplacedBeforeItEnds(t *testing.T) {
 	onNode(t, func(t *testing.T, n *node) {
 		n.vault.batch, n.vault.tokenTTL, n.vault.tokenMax = true, 2*time.Minute, 2*time.Minute
