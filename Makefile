@@ -100,6 +100,12 @@ image: ## Build the container image with docker or buildah
 	elif command -v buildah >/dev/null 2>&1; then buildah build --build-arg VERSION=$(VERSION) -t leasefs:$(VERSION) .; \
 	else echo "make image needs docker or buildah" >&2; exit 1; fi
 
+.PHONY: sbom
+sbom: build ## Write bin/leasefs.cdx.json, an SBOM (CycloneDX) of bin/leasefs (its tool is built once, 2 minutes)
+	@# The modules' sources, in which the licences are, are there after the build; the driver's own module is not asked for.
+	tool=$$($(GO) tool -n -modfile=tools/sbom/go.mod cyclonedx-gomod) && GOPROXY=off "$$tool" bin -json -std -licenses \
+	  -version '$(VERSION)' -output $(BIN)/leasefs.cdx.json $(BIN)/leasefs
+
 .PHONY: clean
 clean: ## Remove what was built here (not the cache in ~/.cache/leasefs)
 	rm -rf $(BIN)
