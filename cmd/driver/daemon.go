@@ -101,7 +101,7 @@ func assemble(o options, log *slog.Logger) (*daemon, error) {
 	d.mounter = mounter
 	d.manager = rotation.NewManager(rotation.Options{
 		Vaults: vaults{d.pool}, Mounts: mounts{mounter}, Records: record.New(o.stateDir),
-		Observer: d.pulse, Auditor: d.audit, Notifier: notifier, Clock: d.clock, Settings: d.settings, Log: log,
+		Observer: d.pulse, Auditor: wallTime{d.audit, d.clock.Drift}, Notifier: notifier, Clock: d.clock, Settings: d.settings, Log: log,
 	})
 	d.metrics.SetVolumes(d.volumeFigures)
 	return d, nil

@@ -121,7 +121,7 @@ func (d *daemon) serveCSI(ctx context.Context) error {
 	server, err := csi.NewServer(csi.Options{
 		Version: version, NodeID: d.options.nodeID,
 		Volumes:       bounded{d.manager, func() time.Duration { return d.source.Current().Defaults.PublishTimeout }},
-		Configuration: d, Observer: d.metrics, Ready: d.ready.serving, Now: d.clock.Now, Logger: d.log,
+		Configuration: d, Observer: d.metrics, Ready: d.ready.serving, Logger: d.log,
 	})
 	if err != nil {
 		return &usageError{err}

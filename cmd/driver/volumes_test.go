@@ -123,6 +123,23 @@ func TestTimesOfTheListAreWallTime(t *testing.T) {
 	}
 }
 
+func TestTimesOfTheAuditLogAreWallTime(t *testing.T) {
+	var lines lastEntry
+	audit := wallTime{&lines, func() time.Duration { return time.Hour }}
+	audit.Audit(rotation.Entry{Event: rotation.AuditRead, Expires: now})
+	if want := in(time.Hour); !lines.Expires.Equal(want) || lines.Event != rotation.AuditRead {
+		t.Errorf("%+v, want an end at %s", lines, want)
+	}
+	audit.Audit(rotation.Entry{})
+	if !lines.Expires.IsZero() {
+		t.Errorf("what never ends, ends %s", lines.Expires)
+	}
+}
+
+type lastEntry struct{ rotation.Entry }
+
+func (l *lastEntry) Audit(e rotation.Entry) { l.Entry = e }
+
 func TestListSaysEverythingOfAVolume(t *testing.T) {
 	at := func(d time.Duration) *time.Time { u := in(d); return &u }
 	want := admin.Volume{

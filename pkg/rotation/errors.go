@@ -18,6 +18,9 @@ var ErrStopped = errors.New("the driver is shutting down; try again when it is b
 // call, about once a minute.
 var ErrNoToken = errors.New("no valid service account token of the pod is at hand; the kubelet brings the next one within about two minutes")
 
+// errEnded is about a certificate that nobody could use.
+var errEnded = errors.New("the certificate that it has issued has ended already by this node's clock: compare the clocks, and see the not_after of the request and the role")
+
 // ConflictError says that the volume exists with another target, other attributes or another group.
 type ConflictError struct {
 	VolumeID string

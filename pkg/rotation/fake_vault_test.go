@@ -19,7 +19,8 @@ import (
 )
 
 // fakeVault behaves like a Vault with tokens, leases under tokens, and values, in the time of a synctest bubble. Paths:
-// kv/NAME is a value, db/NAME a renewable lease, fixed/NAME one that cannot be renewed, static/NAME a static role.
+// kv/NAME is a value, db/NAME a renewable lease, fixed/NAME one that cannot be renewed, static/NAME a static role, pki/issue/NAME
+// a certificate.
 type fakeVault struct {
 	mu     sync.Mutex
 	down   bool // nothing answers
@@ -31,6 +32,7 @@ type fakeVault struct {
 	tokenTTL, tokenMax time.Duration
 	leaseTTL, leaseMax time.Duration
 	staticPeriod       time.Duration
+	certTTL            time.Duration
 	batch              bool
 
 	serial int
@@ -54,7 +56,7 @@ type fakeLease struct {
 func newFakeVault() *fakeVault {
 	return &fakeVault{
 		denied:   map[string]bool{},
-		tokenTTL: 10 * time.Minute, tokenMax: time.Hour, leaseTTL: time.Minute, leaseMax: 5 * time.Minute, staticPeriod: time.Minute,
+		tokenTTL: 10 * time.Minute, tokenMax: time.Hour, leaseTTL: time.Minute, leaseMax: 5 * time.Minute, staticPeriod: time.Minute, certTTL: time.Hour,
 		tokens: map[string]*fakeToken{}, leases: map[string]*fakeLease{}, kv: map[string]string{"kv/app": "v1"},
 	}
 }
@@ -216,6 +218,8 @@ func (f *fakeVault) Read(ctx context.Context, a vault.Auth, q vault.Request, _ v
 			"username": "static", "password": fmt.Sprint(now.UnixNano() / int64(period)),
 			"ttl": json.Number(fmt.Sprint(int64(left / time.Second))), "rotation_period": json.Number("60"),
 		}}, nil
+	case "pki":
+		return &vault.Response{Data: map[string]any{"certificate": certificatePEM(time.Now(), time.Now().Add(f.certTTL))}}, nil
 	default:
 		return f.lend(a, q.Path, engine == "db"), nil
 	}

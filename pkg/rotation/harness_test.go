@@ -48,6 +48,7 @@ type node struct {
 	records  *memory
 	seen     *witness
 	settings rotation.Settings
+	clock    rotation.Clock
 	log      io.Writer
 
 	*rotation.Manager
@@ -67,7 +68,7 @@ func onNode(t *testing.T, test func(t *testing.T, n *node)) {
 
 func newNode(t *testing.T) *node {
 	return &node{
-		t: t, vault: newFakeVault(), mounts: newFakeMounts(), records: newMemory(), seen: &witness{}, log: io.Discard,
+		t: t, vault: newFakeVault(), mounts: newFakeMounts(), records: newMemory(), seen: &witness{}, clock: skewed{}, log: io.Discard,
 		settings: rotation.Settings{CredentialGrace: 10 * time.Second, GenerationGrace: 5 * time.Second},
 	}
 }
@@ -77,7 +78,7 @@ func (n *node) start() {
 	n.t.Helper()
 	n.Manager = rotation.NewManager(rotation.Options{
 		Vaults: n.vault, Mounts: n.mounts, Records: n.records, Observer: n.seen, Auditor: n.seen, Notifier: n.seen,
-		Clock: bubble{}, Settings: func() rotation.Settings { return n.settings }, Log: slog.New(slog.NewTextHandler(n.log, nil)),
+		Clock: n.clock, Settings: func() rotation.Settings { return n.settings }, Log: slog.New(slog.NewTextHandler(n.log, nil)),
 	})
 	if err := n.Recover(context.Background()); err != nil {
 		n.t.Fatal(err)
@@ -101,10 +102,22 @@ func (n *node) restart() {
 // after lets time pass, with everything that happens in it.
 func after(d time.Duration) { time.Sleep(d); synctest.Wait() }
 
-type bubble struct{}
+// skewed is the clock of a daemon at whose start the wall clock was ahead by that much of what it shows now, which is the bubble's
+// time; where it is still so, the wall clock shows the same as the daemon's.
+type skewed struct {
+	by    time.Duration
+	still bool
+}
 
-func (bubble) Now() time.Time  { return time.Now() }
-func (bubble) Boot() time.Time { return time.Time{} }
+func (s skewed) Now() time.Time  { return time.Now().Add(s.by) }
+func (s skewed) Boot() time.Time { return epoch.Add(s.by) }
+
+func (s skewed) Drift() time.Duration {
+	if s.still {
+		return 0
+	}
+	return -s.by
+}
 
 // request is a valid request for the given objects; mutate it for what a test is about.
 func request(objects ...attributes.Object) rotation.Request {
@@ -130,6 +143,8 @@ var (
 	password = object("password", "db/app", "password")
 	fixed    = object("fixed", "fixed/app", "username")
 	static   = object("static", "static/app", "password")
+
+	certificate = attributes.Object{Name: "certificate", Path: "pki/issue/app", Key: "certificate", Method: "PUT", Encoding: attributes.UTF8}
 )
 
 func (n *node) publish(req rotation.Request) {

@@ -90,19 +90,21 @@ func (t Term) Renewed(g vault.Grant, now time.Time) Term {
 	return n
 }
 
-// Classify says what bounds the life of the answer r to q, received at now; the caller fills in Key and Session.
+// Classify says what bounds the life of the answer r to q, received at now, when the wall clock showed wall; the caller
+// fills in Key and Session.
 //
-//  1. A certificate that was issued (the answer to a write) lasts until its notAfter, or the lease's end if that is
-//     sooner. A certificate that was merely read (a KV value, a CA) has a life that reading again does not prolong.
+//  1. A certificate that was issued (the answer to a write) lasts until its notAfter, which is wall time, or the lease's end
+//     if that is sooner. Its TTL is not positive where it has ended already. A certificate that was merely read (a KV value,
+//     a CA) has a life that reading again does not prolong.
 //  2. A lease_id means a lease, renewable or not.
 //  3. A ttl beside a rotation period, schedule or time of rotation means a static role.
 //  4. All else is plain. The lease_duration of a KV v1 answer without lease_id is advice of its writer, not a bound.
-func Classify(q vault.Request, r *vault.Response, now time.Time) Lease {
+func Classify(q vault.Request, r *vault.Response, now, wall time.Time) Lease {
 	l := Lease{Path: q.Path, ID: r.LeaseID}
 	switch end, isCert := certificateEnd(r.Data); {
 	case isCert && q.Method != "" && q.Method != http.MethodGet: // 1
 		l.Kind = KindCertificate
-		l.Term = grant(now, end.Sub(now), false)
+		l.Term = grant(now, end.Sub(wall), false)
 		if r.LeaseID != "" && r.LeaseDuration > 0 && r.LeaseDuration < l.TTL {
 			l.Term = grant(now, r.LeaseDuration, false)
 		}

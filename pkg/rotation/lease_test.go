@@ -72,7 +72,7 @@ func TestClassifyKnowsEachKindByItsAnswer(t *testing.T) {
 			if err := dec.Decode(&r.Data); err != nil {
 				t.Fatal(err)
 			}
-			got := rotation.Classify(vault.Request{Path: "a/b", Method: row.method}, r, epoch)
+			got := rotation.Classify(vault.Request{Path: "a/b", Method: row.method}, r, epoch, epoch)
 			want := rotation.Lease{Path: "a/b", Kind: row.kind, ID: row.leaseID, Term: row.term}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Fatalf("(-want +got):\n%s", diff)
@@ -84,18 +84,37 @@ func TestClassifyKnowsEachKindByItsAnswer(t *testing.T) {
 // certificateJSON is a certificate that ends at notAfter, as it stands in a JSON text.
 func certificateJSON(t *testing.T, notAfter time.Time) string {
 	t.Helper()
-	public, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: epoch.Add(-30 * time.Second), NotAfter: notAfter}
-	der, err := x509.CreateCertificate(nil, template, template, public, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := json.Marshal(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	text, err := json.Marshal(certificatePEM(epoch, notAfter))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// certificatePEM is a certificate of its own that is issued at now, and like Vault's dated back by half a minute.
+func certificatePEM(now, notAfter time.Time) string {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now.Add(-30 * time.Second), NotAfter: notAfter}
+	der, err := x509.CreateCertificate(nil, template, template, public, private)
+	if err != nil {
+		panic(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// notAfter is when a certificate ends.
+func notAfter(t *testing.T, text string) time.Time {
+	t.Helper()
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		t.Fatalf("no certificate: %q", text)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert.NotAfter
 }

@@ -98,7 +98,7 @@ func newMachine(t *testing.T, mounts realMounts, dir string) *machine {
 func (m *machine) boot() {
 	m.killable.arm(-1)
 	m.Manager = rotation.NewManager(rotation.Options{
-		Vaults: m.vault, Mounts: m.mounts, Records: m.killable, Observer: m.seen, Auditor: m.seen, Clock: bubble{},
+		Vaults: m.vault, Mounts: m.mounts, Records: m.killable, Observer: m.seen, Auditor: m.seen, Clock: skewed{},
 		Settings: func() rotation.Settings { return m.settings }, Log: discard(),
 	})
 	if err := m.Recover(context.Background()); err != nil {

@@ -20,7 +20,8 @@ import (
 // Clock is the time that leases are counted in. clock.Steady is one.
 type Clock interface {
 	Now() time.Time
-	Boot() time.Time // the moment of boot as this clock shows it
+	Boot() time.Time      // the moment of boot as this clock shows it
+	Drift() time.Duration // what wall time is ahead of Now: for what others have stamped with theirs
 }
 
 // Options are a Manager's surroundings. All but Notifier are required.

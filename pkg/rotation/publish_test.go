@@ -48,6 +48,11 @@ func TestAFailedPublishLeavesNothing(t *testing.T) {
 			func(n *node, _ *rotation.Request) { n.vault.denied["kv/app"] = true }, class(vault.Denied)},
 		"secret is missing": {
 			func(n *node, _ *rotation.Request) { delete(n.vault.kv, "kv/app") }, class(vault.NotFound)},
+		"certificate has ended already": {
+			func(n *node, req *rotation.Request) {
+				req.Plan.Objects = append(req.Plan.Objects, certificate)
+				n.vault.certTTL = -time.Second
+			}, class(vault.BadResponse)},
 		"key is missing": {
 			func(_ *node, req *rotation.Request) { req.Plan.Objects[0].Key = "valu" },
 			func(err error) bool { return errors.As(err, new(*render.MissingKeyError)) }},

@@ -46,6 +46,9 @@ func (c *reconcile) connect() error {
 
 func (c *reconcile) now() time.Time { return c.m.Clock.Now() }
 
+// wall is the time by which others stamp: the API server its tokens, Vault its certificates.
+func (c *reconcile) wall() time.Time { return c.m.Clock.Now().Add(c.m.Clock.Drift()) }
+
 func (c *reconcile) save() error { return c.m.save(c.v, c.rec) }
 
 func (c *reconcile) auth(s *Session) vault.Auth {
@@ -56,7 +59,7 @@ func (c *reconcile) auth(s *Session) vault.Auth {
 // in which a kill leaves a token behind, until its TTL.
 func (c *reconcile) login(ctx context.Context) error {
 	token := c.v.token.Load()
-	if token == nil || (!token.Expires.IsZero() && !c.now().Before(token.Expires)) {
+	if token == nil || (!token.Expires.IsZero() && !c.wall().Before(token.Expires)) {
 		return ErrNoToken
 	}
 	p := c.rec.Plan
@@ -87,8 +90,11 @@ func (c *reconcile) fetch(ctx context.Context, s source, fresh bool) (Lease, *va
 	response, err := c.vault.Read(ctx, c.auth(session), s.Request, vault.ReadOptions{Fresh: fresh})
 	var l Lease
 	if err == nil {
-		l = Classify(s.Request, response, c.now())
+		l = Classify(s.Request, response, c.now(), c.wall())
 		l.Key, l.Session = s.Key, session.Number
+		if l.Kind == KindCertificate && l.TTL <= 0 {
+			err = &vault.Error{Op: vault.OpRead, Connection: c.rec.Plan.Connection, Path: s.Request.Path, Class: vault.BadResponse, Err: errEnded}
+		}
 	}
 	e := entry(c.rec, AuditRead, err)
 	e.Path, e.Files, e.LeaseID, e.Kind, e.Expires = s.Request.Path, s.fileNames(), l.ID, l.Kind, l.Expires

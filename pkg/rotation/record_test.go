@@ -5,7 +5,6 @@ package rotation_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -119,17 +118,8 @@ func TestARecordIsReadOnTheClockOfTheDaemonThatReadsIt(t *testing.T) {
 		n.publish(request(username))
 		user := n.wantWorking("username")
 		n.stop()
-		n.Manager = rotation.NewManager(rotation.Options{
-			Vaults: n.vault, Mounts: n.mounts, Records: n.records, Observer: n.seen, Auditor: n.seen, Log: discard(),
-			Clock: skewed{time.Hour}, Settings: func() rotation.Settings { return n.settings },
-		})
-		if err := n.Recover(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan struct{})
-		go func() { defer close(done); _ = n.Run(ctx) }()
-		n.stop = func() { cancel(); <-done }
+		n.clock = skewed{by: time.Hour, still: true}
+		n.start()
 		for range 120 {
 			after(time.Second)
 			n.wantFile("username", user)
@@ -140,12 +130,6 @@ func TestARecordIsReadOnTheClockOfTheDaemonThatReadsIt(t *testing.T) {
 		}
 	})
 }
-
-// skewed is a clock of a daemon that was started after the wall clock was set forward.
-type skewed struct{ by time.Duration }
-
-func (s skewed) Now() time.Time  { return time.Now().Add(s.by) }
-func (s skewed) Boot() time.Time { return time.Time{}.Add(s.by) }
 
 func FuzzDecodeRecord(f *testing.F) {
 	data, err := sampleRecord().Encode()

@@ -68,7 +68,7 @@ func (n *node) killAt(writes int, call func()) {
 	frozen := &frozenRecords{memory: n.records, left: writes}
 	n.stop()
 	dead := rotation.NewManager(rotation.Options{
-		Vaults: n.vault, Mounts: n.mounts, Records: frozen, Observer: n.seen, Auditor: n.seen, Clock: bubble{},
+		Vaults: n.vault, Mounts: n.mounts, Records: frozen, Observer: n.seen, Auditor: n.seen, Clock: skewed{},
 		Settings: func() rotation.Settings { return n.settings }, Log: discard(),
 	})
 	n.Manager = dead

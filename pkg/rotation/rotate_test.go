@@ -229,6 +229,46 @@ func TestLeasesUnderABatchTokenAreReplacedBeforeItEnds(t *testing.T) {
 	})
 }
 
+// A wall clock that is put right after the daemon has started (by a time server, after a virtual machine was stopped for a while)
+// leaves the daemon's own clock as it is. Certificates and tokens are stamped with wall time all the same.
+func TestCertificatesAndTokensAreJudgedByTheWallClock(t *testing.T) {
+	for name, clock := range map[string]skewed{
+		"right from the start":     {},
+		"it had been ahead":        {by: 10 * time.Hour},
+		"it had been behind":       {by: -10 * time.Hour},
+		"it was far behind (1970)": {by: -50 * 365 * 24 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onNode(t, func(t *testing.T, n *node) {
+				n.clock = clock
+				n.restart()
+				n.vault.tokenTTL, n.vault.tokenMax = 100*time.Hour, 100*time.Hour
+				req := request(certificate)
+				req.Token.Expires = time.Now().Add(time.Hour)
+				n.publish(req)
+				seen := map[string]bool{}
+				for range 300 {
+					after(time.Minute)
+					text, _ := n.mounts.file(req.Target, "certificate")
+					if ends := notAfter(t, text); !time.Now().Before(ends) {
+						t.Fatalf("the certificate ended %v ago", time.Since(ends))
+					}
+					seen[text] = true
+				}
+				if len(seen) < 7 || len(seen) > 10 {
+					t.Fatalf("%d certificates of an hour in five hours", len(seen))
+				}
+				logins := n.vault.count(vault.OpLogin)
+				n.vault.set(func(f *fakeVault) { clear(f.tokens) })
+				after(2 * time.Hour)
+				if n.vault.count(vault.OpLogin) != logins {
+					t.Fatal("a token that has expired hours ago was sent")
+				}
+			})
+		})
+	}
+}
+
 func TestAStaticRoleIsReadWithinTwoSecondsOfItsRotation(t *testing.T) {
 	onNode(t, func(t *testing.T, n *node) {
 		n.publish(request(static))
