@@ -29,11 +29,11 @@ func (m *Manager) Publish(ctx context.Context, req Request) error {
 	if err != nil {
 		return err
 	}
-	v.token.Store(&req.Token)
 	if !created {
 		return m.republish(v, req)
 	}
 	defer v.unlock()
+	v.token.Store(&req.Token)
 	ctx, end := m.begin(ctx, v)
 	defer end()
 
@@ -210,6 +210,7 @@ func (m *Manager) republish(v *volume, req Request) error {
 	case !sameGroup(r.Group, req.Group):
 		return &ConflictError{v.id, "volume mount group"}
 	}
+	v.token.Store(&req.Token)
 	if r.current().Failures > 0 { // it may have waited for this token
 		v.tokenArrived.Store(true)
 		m.wake(item{name: v.id}, m.Clock.Now())

@@ -144,11 +144,14 @@ func TestARepublishWithAnotherRequestIsAConflict(t *testing.T) {
 				n.publish(request(value))
 				req := request(value)
 				change(&req)
+				req.Token.JWT = secret.New("another's") // or for another audience
 				if err := n.Publish(context.Background(), req); !errors.As(err, new(*rotation.ConflictError)) {
 					t.Fatalf("got %v", err)
 				}
+				n.vault.set(func(f *fakeVault) { clear(f.tokens); f.kv["kv/app"] = "v2" })
+				after(2 * time.Minute)
+				n.wantFile("value", "v2") // by a login with the token that it had before
 				n.publish(request(value))
-				n.wantFile("value", "v1")
 			})
 		})
 	}

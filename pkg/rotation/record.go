@@ -110,6 +110,8 @@ func DecodeRecord(data []byte) (*Record, error) {
 		return nil, errors.New("record names no volume")
 	case r.Phase != PhasePublishing && r.Phase != PhaseLive && r.Phase != PhaseReleasing:
 		return nil, errors.New("record has an unknown phase")
+	case r.Phase == PhaseLive && len(r.Sessions) == 0:
+		return nil, errors.New("record of a live volume has no session")
 	}
 	for i := range r.Sessions {
 		s := &r.Sessions[i]

@@ -139,6 +139,7 @@ func FuzzDecodeRecord(f *testing.F) {
 	f.Add(data)
 	f.Add(data[:len(data)/2])
 	f.Add([]byte(`{"version":1,"record":{"name":"a","volumeID":"b","target":"/c","phase":"live","sessions":[{"number":1}]}}`))
+	f.Add([]byte(`{"version":1,"record":{"name":"a","volumeID":"b","target":"/c","phase":"live"}}`))
 	f.Add([]byte(`{"version":1,"record":null}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -148,6 +149,9 @@ func FuzzDecodeRecord(f *testing.F) {
 				t.Fatal("a record beside an error")
 			}
 			return
+		}
+		if r.Phase == rotation.PhaseLive && len(r.Sessions) == 0 {
+			t.Fatal("a live volume without a session")
 		}
 		again, err := r.Encode()
 		if err != nil {
