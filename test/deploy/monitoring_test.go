@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -41,7 +42,7 @@ var (
 )
 
 // checkExpr says what is wrong with a PromQL expression: series or labels that the daemon does not have. It is no parser
-// of PromQL.
+// of PromQL: see TestPrometheusTakesTheAlertsAndTheDashboard.
 func checkExpr(expr string) []string {
 	var faults []string
 	series := known()
@@ -106,6 +107,15 @@ func TestAlertsNameMetricsThatExist(t *testing.T) {
 		if r.For == "" || r.Labels["severity"] == "" || r.Annotations["summary"] == "" {
 			t.Errorf("%s: lacks a duration, a severity or a summary", r.Alert)
 		}
+	}
+}
+
+// Prometheus's own parser reads every expression and template, and its engine says when each alert fires: in tools/promql, a
+// module of its own, for Prometheus is much to depend on.
+func TestPrometheusTakesTheAlertsAndTheDashboard(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "-C", "../../tools/promql", "test", "-count=1", "./...").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
