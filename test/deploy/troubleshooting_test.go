@@ -4,11 +4,15 @@
 package deploy
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -53,26 +57,54 @@ func TestTroubleshootingHasEveryReasonAndCode(t *testing.T) {
 
 // foreign are texts of messages that are not of leasefs but of Vault, Go, the kubelet or Kubernetes.
 var foreign = []string{
-	"connection refused", "no such host", "i/o timeout", "certificate", "permission denied", "OOMKilled",
+	"connection refused", "no such host", "i/o timeout", "certificate", "context deadline exceeded", "OOMKilled",
 	"driver name csi.leasefs.io not found in the list of registered CSI drivers", "inline volume provided by CSIDriver csi.leasefs.io", "csi.sock",
 }
 
-// What the page quotes of leasefs's own messages must be in the code: pieces between "..." and quotation marks, as the
-// code has its verbs there.
-func TestTroubleshootingQuotesMessagesThatExist(t *testing.T) {
-	var code strings.Builder
+// texts are all string literals of leasefs's programs, those that are added to each other as one, without comments.
+func texts(t *testing.T) string {
+	t.Helper()
+	var all strings.Builder
 	for _, dir := range []string{"../../pkg", "../../cmd"} {
 		err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-			if err == nil && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
-				code.WriteString(read(t, path))
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
 			}
-			return err
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				text := literal(n)
+				all.WriteString(text + "\n")
+				return text == ""
+			})
+			return nil
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	source := regexp.MustCompile(`"\s*\+\s*"`).ReplaceAllString(code.String(), "") // texts that are split over lines
+	return all.String()
+}
+
+// literal is the text of a string literal or of a sum of such, as far as it is literal.
+func literal(n ast.Node) string {
+	switch n := n.(type) {
+	case *ast.BasicLit:
+		if text, err := strconv.Unquote(n.Value); err == nil && n.Kind == token.STRING {
+			return text
+		}
+	case *ast.BinaryExpr:
+		return literal(n.X) + literal(n.Y)
+	}
+	return ""
+}
+
+// What the page quotes of leasefs's own messages must be in the code: pieces between "..." and quotation marks, as the
+// code has its verbs there.
+func TestTroubleshootingQuotesMessagesThatExist(t *testing.T) {
+	source := texts(t)
 	verbs := regexp.MustCompile(`\.\.\.|"|[A-Z]{3,}|\d+|/var/\S*|/metrics`)
 	quoted := 0
 	for _, table := range []string{"## A pod stays in ContainerCreating", "## The daemon does not start"} {
@@ -93,7 +125,7 @@ func TestTroubleshootingQuotesMessagesThatExist(t *testing.T) {
 					continue
 				}
 				for _, piece := range verbs.Split(m[1], -1) {
-					piece = strings.Trim(piece, " :;[]-")
+					piece = strings.Trim(piece, " :;[].-")
 					if len(piece) < 4 {
 						continue
 					}
