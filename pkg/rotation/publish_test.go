@@ -293,6 +293,26 @@ func TestTheNodesBudgetBoundsAllVolumesTogether(t *testing.T) {
 	})
 }
 
+// The pages of a tmpfs are charged to the daemon's pod for as long as the volume lives, whichever daemon has written them.
+func TestTheNodesBudgetCountsVolumesOfTheDaemonBefore(t *testing.T) {
+	onNode(t, func(t *testing.T, n *node) {
+		n.settings.NodeBudget = 5 << 20
+		second, third := request(value), request(value)
+		second.VolumeID, second.Target = "csi-2", "/pods/2/mount"
+		third.VolumeID, third.Target = "csi-3", "/pods/3/mount"
+		n.publish(request(value))
+		n.publish(second)
+		used := n.Totals().BudgetUsed
+		n.restart()
+		if got := n.Totals().BudgetUsed; got != used {
+			t.Fatalf("%d bytes are used after a restart, %d before", got, used)
+		}
+		if err := n.Publish(context.Background(), third); !errors.As(err, new(*rotation.BudgetError)) {
+			t.Fatalf("got %v", err)
+		}
+	})
+}
+
 func TestAStoppedDaemonTakesNoNewVolumes(t *testing.T) {
 	onNode(t, func(t *testing.T, n *node) {
 		n.publish(request(value))

@@ -100,15 +100,34 @@ func (m *Manager) revokeSession(ctx context.Context, client Vault, r *Record, s 
 		m.Auditor.Audit(e)
 		return ignoreGone(err)
 	}
-	for _, l := range r.Leases {
-		if l.Session != s.Number || l.ID == "" {
-			continue
-		}
+	for _, l := range r.held(s.Number) {
 		if err := m.revokeLease(ctx, client, r, auth, l.ID, l.Path); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// held are the leases under a session: those of the files, those of files that were about to be, and those whose grace is not over.
+func (r *Record) held(session int) []Retired {
+	var held []Retired
+	add := func(id, path string, number int) {
+		if id != "" && number == session && !slices.ContainsFunc(held, func(h Retired) bool { return h.ID == id }) {
+			held = append(held, Retired{ID: id, Path: path, Session: number})
+		}
+	}
+	for _, l := range r.Leases {
+		add(l.ID, l.Path, l.Session)
+	}
+	if r.Staged != nil {
+		for _, l := range r.Staged.Leases {
+			add(l.ID, l.Path, l.Session)
+		}
+	}
+	for _, x := range r.Retired {
+		add(x.ID, x.Path, x.Session)
+	}
+	return held
 }
 
 // revokeLease revokes one lease; a policy that does not allow it is no error.

@@ -229,6 +229,25 @@ func TestLeasesUnderABatchTokenAreReplacedBeforeItEnds(t *testing.T) {
 	})
 }
 
+func TestLeasesUnderABatchTokenAreRevokedWithTheVolumeThoseInTheirGraceToo(t *testing.T) {
+	onNode(t, func(t *testing.T, n *node) {
+		n.vault.batch, n.vault.tokenTTL, n.vault.tokenMax = true, time.Hour, time.Hour
+		n.publish(request(fixed))
+		first := n.wantWorking("fixed")
+		for n.wantWorking("fixed") == first {
+			after(time.Second)
+		}
+		if _, leases := n.vault.live(); leases != 2 {
+			t.Fatalf("%d leases within the grace, want the old one and the new", leases)
+		}
+		n.unpublish(request())
+		after(time.Second)
+		if _, leases := n.vault.live(); leases != 0 {
+			t.Fatalf("%d leases are left", leases)
+		}
+	})
+}
+
 // A wall clock that is put right after the daemon has started (by a time server, after a virtual machine was stopped for a while)
 // leaves the daemon's own clock as it is. Certificates and tokens are stamped with wall time all the same.
 func TestCertificatesAndTokensAreJudgedByTheWallClock(t *testing.T) {
