@@ -36,7 +36,7 @@ func VolumeKeys() []KeyDoc {
 			"Vault namespace to log in to (Vault Enterprise, OpenBao)."},
 		{"authMethod", "the connection's `authMethod`", "`kubernetes` or `jwt`",
 			"How the pod's service account token is presented."},
-		{"vaultAuthMountPath", "the connection's `authMount`", fmt.Sprintf("path without `auth/`, at most %d bytes", maxName),
+		{"vaultAuthMountPath", "the connection's `authMount`; the name of `authMethod` where that is not the connection's", fmt.Sprintf("path without `auth/`, at most %d bytes", maxName),
 			"Where the auth method is mounted in Vault."},
 		{"vaultKubernetesMountPath", "", "as `vaultAuthMountPath`",
 			"Older name of `vaultAuthMountPath`."},
