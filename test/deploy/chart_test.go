@@ -61,6 +61,7 @@ func TestAnUnknownFieldIsAnErrorHere(t *testing.T) {
 }
 
 func TestHelmLintFindsNothing(t *testing.T) {
+	look(t, chart)
 	program, err := helm()
 	if err != nil {
 		t.Fatal(err)

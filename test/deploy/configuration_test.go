@@ -103,6 +103,7 @@ var program = sync.OnceValues(func() (string, error) {
 // run runs the driver and returns its exit status and all that it printed.
 func run(t *testing.T, args ...string) (int, string) {
 	t.Helper()
+	look(t, "../../cmd", "../../pkg")
 	file, err := program()
 	if err != nil {
 		t.Fatal(err)

@@ -113,6 +113,7 @@ func TestAlertsNameMetricsThatExist(t *testing.T) {
 // Prometheus's own parser reads every expression and template, and its engine says when each alert fires: in tools/promql, a
 // module of its own, for Prometheus is much to depend on.
 func TestPrometheusTakesTheAlertsAndTheDashboard(t *testing.T) {
+	look(t, "../../tools/promql", filepath.Join(chart, "files"))
 	out, err := exec.CommandContext(t.Context(), "go", "-C", "../../tools/promql", "test", "-count=1", "./...").CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)

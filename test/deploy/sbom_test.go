@@ -31,6 +31,7 @@ type sbom struct {
 
 // `make sbom` must name all that is in the program: what the Go linker has put there, nothing missing and nothing more.
 func TestSBOMIsWhatIsInTheProgram(t *testing.T) {
+	look(t, "../../cmd", "../../pkg", "../../tools/sbom", "../../Makefile")
 	bin := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), "make", "--no-print-directory", "sbom", "BIN="+bin, "VERSION=v7.8.9")
 	cmd.Dir = "../.."
