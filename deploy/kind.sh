@@ -7,6 +7,7 @@
 set -eu
 image=${1:?usage: kind.sh IMAGE [VALUES]}
 values=${2-}
+case $values in '' | /*) ;; *) values=$PWD/$values ;; esac
 cd "$(dirname "$0")/.."
 
 for program in docker kind kubectl; do
@@ -24,5 +25,5 @@ kind get kubeconfig --name leasefs >"$KUBECONFIG"
 kubectl create namespace leasefs-system --dry-run=client -o yaml | kubectl apply -f -
 kubectl label --overwrite namespace leasefs-system pod-security.kubernetes.io/enforce=privileged
 ${GO:-go} tool -modfile=tools/helm/go.mod helm upgrade --install leasefs deploy/charts/leasefs --namespace leasefs-system \
-	--values "$values" --set image.repository="${image%:*}" --set image.tag="${image##*:}" --set image.pullPolicy=Never --wait
+	--values "$values" --set-string image.repository="${image%:*}" --set-string image.tag="${image##*:}" --set image.pullPolicy=Never --wait
 echo "installed; export KUBECONFIG=$KUBECONFIG"
