@@ -195,9 +195,10 @@ func (n *node) wantNothingLeft() {
 
 // memory is a record store in memory.
 type memory struct {
-	mu   sync.Mutex
-	data map[string][]byte
-	fail error
+	mu    sync.Mutex
+	data  map[string][]byte
+	fail  error // of every write but the next few
+	spare int   // how many those are
 
 	firstStaged []byte // the first record with a staged generation
 }
@@ -207,14 +208,22 @@ func newMemory() *memory { return &memory{data: map[string][]byte{}} }
 func (m *memory) Put(name string, data []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.fail != nil {
+	if m.fail != nil && m.spare == 0 {
 		return m.fail
 	}
+	m.spare = max(m.spare-1, 0)
 	m.data[name] = bytes.Clone(data)
 	if m.firstStaged == nil && bytes.Contains(data, []byte(`"staged"`)) {
 		m.firstStaged = m.data[name]
 	}
 	return nil
+}
+
+// failAfter makes writes fail after the next few.
+func (m *memory) failAfter(writes int, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.spare, m.fail = writes, err
 }
 
 func (m *memory) Delete(name string) error {

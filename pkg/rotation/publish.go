@@ -95,7 +95,11 @@ func (c *reconcile) publish(ctx context.Context) error {
 		return err
 	}
 	c.rec.Phase, c.rec.Rotated, c.rec.Adopted = PhaseLive, c.now(), false
-	return c.save() // 7
+	if err := c.save(); err != nil { // 7
+		c.rec.Adopted = mounted
+		return err
+	}
+	return nil
 }
 
 // readAll reads and renders every source. The first failure ends the others.

@@ -193,6 +193,30 @@ func TestAFailedTakeOverLeavesTheMountOfARunningPod(t *testing.T) {
 	})
 }
 
+// The same at the last step of all, when only the record of the volume could not be written.
+func TestATakeOverWithoutARecordLeavesTheMountOfARunningPod(t *testing.T) {
+	onNode(t, func(t *testing.T, n *node) {
+		n.publish(request(value))
+		tmpfs := n.mounts.targets["/pods/1/mount"]
+		n.stop()
+		clear(n.records.data)
+		n.start()
+		n.records.failAfter(1, errors.New("no space left on device")) // the login's is the first
+		if err := n.Publish(context.Background(), request(value)); err == nil {
+			t.Fatal("published without a record")
+		}
+		if n.mounts.targets["/pods/1/mount"] != tmpfs {
+			t.Fatal("the mount is gone")
+		}
+		n.records.failAfter(0, nil)
+		n.publish(request(value))
+		n.wantFile("value", "v1")
+		if n.mounts.targets["/pods/1/mount"] != tmpfs {
+			t.Fatal("another file system: containers that run would not see it")
+		}
+	})
+}
+
 func TestRecoverFailsWhereRecordsCannotBeListed(t *testing.T) {
 	m := rotation.NewManager(rotation.Options{Records: unlisted{}, Settings: func() rotation.Settings { return rotation.Settings{} }})
 	if err := m.Recover(context.Background()); !errors.Is(err, errUnlisted) {
