@@ -132,8 +132,8 @@ func TestParseNamesEveryFault(t *testing.T) {
 		{"CA of the author's", "vaultCACertPath", "/etc/shadow", faults{"vaultCACertPath": "administrator"}},
 		{"CA directory of the author's", "vaultCADirectory", "/", faults{"vaultCADirectory": "administrator"}},
 		{"server name of the author's", "vaultTLSServerName", "x", faults{"vaultTLSServerName": "administrator"}},
-		{"client certificate of the author's", "vaultTLSClientCertPath", "x", faults{"vaultTLSClientCertPath": "administrator"}},
-		{"client key of the author's", "vaultTLSClientKeyPath", "x", faults{"vaultTLSClientKeyPath": "administrator"}},
+		{"client certificate of the author's", "vaultTLSClientCertPath", "x", faults{"vaultTLSClientCertPath": "no client certificate"}},
+		{"client key of the author's", "vaultTLSClientKeyPath", "x", faults{"vaultTLSClientKeyPath": "no client certificate"}},
 		{"secretProviderClass", "secretProviderClass", "x", faults{"secretProviderClass": "not supported yet"}},
 		{"templates", "templates", "- path: x", faults{"templates": "not supported yet"}},
 

@@ -75,6 +75,7 @@ func ObjectKeys() []KeyDoc {
 
 const (
 	setByAdministrator = "is set by the node's administrator in the connection; leave it out"
+	noClientCert       = "is not supported: no client certificate is presented to Vault; leave it out"
 	notYet             = "is not supported yet: list the files in objects"
 )
 
@@ -86,8 +87,8 @@ var refusedKeys = map[string]string{
 	"vaultCADirectory":       setByAdministrator,
 	"vaultCAPem":             setByAdministrator,
 	"vaultTLSServerName":     setByAdministrator,
-	"vaultTLSClientCertPath": setByAdministrator,
-	"vaultTLSClientKeyPath":  setByAdministrator,
+	"vaultTLSClientCertPath": noClientCert,
+	"vaultTLSClientKeyPath":  noClientCert,
 
 	"kubernetesServiceAccountPath": "has no meaning any more: the pod's own token is used; leave it out",
 
