@@ -136,6 +136,17 @@ func TestAlertsAreThoseOfTheDocumentation(t *testing.T) {
 	}
 }
 
+func TestTheBoundOfSecretsThatEndSoonCanBeSet(t *testing.T) {
+	const alert, bound = "LeasefsSecretExpiresSoon", "leasefs_next_expiry_timestamp_seconds - time() < "
+	for values, want := range map[string]string{"": bound + "60", "prometheusRule: {expiresSoonSeconds: 5}": bound + "5"} {
+		for _, r := range render(t, all, values).rule.Spec.Groups[0].Rules {
+			if r.Alert == alert && r.Expr != want {
+				t.Errorf("%q: %s, want %s", values, r.Expr, want)
+			}
+		}
+	}
+}
+
 func TestPodMonitorScrapesTheDaemon(t *testing.T) {
 	m := render(t, all)
 	for label, value := range m.podMonitor.Spec.Selector.MatchLabels {

@@ -59,6 +59,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"a file mode that lets programs run":        {`defaults: {fileMode: "0755"}`, "/defaults/fileMode"},
 		"a token transport that is none":            {"defaults: {tokenTransport: mail}", "/defaults/tokenTransport"},
 		"an SELinux context of one word":            {"defaults: {selinuxContext: container_file_t}", "/defaults/selinuxContext"},
+		"an alert that comes after the end":         {"prometheusRule: {expiresSoonSeconds: 0}", "/prometheusRule/expiresSoonSeconds"},
 		"a scrape interval without a unit":          {`podMonitor: {interval: "30"}`, "/podMonitor/interval"},
 	} {
 		t.Run(name, func(t *testing.T) {
