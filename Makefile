@@ -10,6 +10,8 @@ TESTFLAGS   ?=
 # The packages that have tests with real servers. With -short they run only those of their tests that need none.
 REAL        := ./pkg/vault/... ./cmd/... ./test/...
 FUZZTIME    ?= 5s
+# Flags of test/e2e/run.sh, such as -short, or -run 'TestOnANode/(Install|VaultSealed.*)'.
+E2EFLAGS    ?=
 LINT        := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 LINTFLAGS   ?=
 
@@ -49,6 +51,10 @@ test-real: vault helm ## The packages that have tests with real servers
 sanity: vault ## csi-sanity against the real node server, on real mounts, with a real Vault
 	$(GO) test -race -count=1 -v ./test/sanity/...
 
+.PHONY: e2e
+e2e: ## Install the chart on a real one-node Kubernetes and look from inside pods (root; E2EFLAGS=-short for the quick part)
+	test/e2e/run.sh $(E2EFLAGS)
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (5s)
 	@set -e; for pkg in $$($(GO) list ./pkg/...); do \
@@ -79,7 +85,7 @@ fmt: ## Format the code
 .PHONY: verify
 verify: ## Check that everything generated is up to date and the modules are tidy
 	$(GO) mod tidy -diff
-	$(GO) vet ./...
+	$(GO) vet -tags e2e ./...
 	deploy/render.sh --check
 
 .PHONY: manifests
