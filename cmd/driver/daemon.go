@@ -148,8 +148,9 @@ func (d *daemon) Current() csi.Settings {
 		tokens = csi.TokensInContext
 	}
 	return csi.Settings{
-		Tokens:  tokens,
-		PodsDir: filepath.Join(d.options.kubeletDir, "pods"),
+		Tokens:         tokens,
+		PodsDir:        filepath.Join(d.options.kubeletDir, "pods"),
+		PublishTimeout: cfg.Defaults.PublishTimeout,
 		Resolve: func(spec attributes.Spec) (rotation.Plan, error) {
 			r, err := cfg.Resolve(spec)
 			return rotation.Plan(r), err
@@ -209,18 +210,6 @@ func connectionNames(cfg *config.Config) []string {
 		names[i] = c.Name
 	}
 	return names
-}
-
-// bounded bounds a publish by what the configuration says at that moment.
-type bounded struct {
-	*rotation.Manager
-	timeout func() time.Duration
-}
-
-func (b bounded) Publish(ctx context.Context, req rotation.Request) error {
-	ctx, cancel := context.WithTimeout(ctx, b.timeout())
-	defer cancel()
-	return b.Manager.Publish(ctx, req)
 }
 
 // vaults makes the pool what rotation asks for.

@@ -120,7 +120,7 @@ func (d *daemon) workers() []service {
 func (d *daemon) serveCSI(ctx context.Context) error {
 	server, err := csi.NewServer(csi.Options{
 		Version: version, NodeID: d.options.nodeID,
-		Volumes:       bounded{d.manager, func() time.Duration { return d.source.Current().Defaults.PublishTimeout }},
+		Volumes:       d.manager,
 		Configuration: d, Observer: d.metrics, Ready: d.ready.serving, Logger: d.log,
 	})
 	if err != nil {

@@ -27,7 +27,10 @@ type interceptor struct {
 }
 
 // call is what the interceptor and a handler know of the same call.
-type call struct{ method string }
+type call struct {
+	method string
+	masked error // what is wrong with a call that was answered with OK all the same
+}
 
 type callKey struct{}
 
@@ -50,7 +53,11 @@ func (i *interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServer
 	resp, err := i.survive(ctx, req, handler)
 	result := statusOf(err)
 	took := time.Since(start)
-	i.observer.Call(c.method, result.Code().String(), took)
+	seen := result
+	if c.masked != nil {
+		seen = statusOf(c.masked)
+	}
+	i.observer.Call(c.method, seen.Code().String(), took)
 	i.report(ctx, c, req, result, took)
 	if result.Code() != codes.OK {
 		return nil, result.Err()

@@ -34,7 +34,8 @@ type node struct {
 // The kubelet repeats the call about once a minute for each pod (CSIDriver.spec.requiresRepublish). Whatever is wrong
 // with such a repeated call - a connection that the administrator has removed, a parser that has become stricter, a
 // token that has expired - must not become an error while the pod has its files: kubelets before 1.36.3 take the volume
-// away from a running pod then (kubernetes/kubernetes#121271). It is logged instead, and rotation goes on as it can.
+// away from a running pod then (kubernetes/kubernetes#121271). It is logged, and counted by its code, instead; rotation goes
+// on as it can.
 func (n *node) NodePublishVolume(ctx context.Context, req *spec.NodePublishVolumeRequest) (*spec.NodePublishVolumeResponse, error) {
 	_, err := n.volumes.Usage(ctx, req.GetVolumeId(), req.GetTargetPath())
 	alive := err == nil
@@ -48,7 +49,7 @@ func (n *node) NodePublishVolume(ctx context.Context, req *spec.NodePublishVolum
 	} else if alive {
 		n.log.Warn("a volume that is mounted would be refused today; its files stay, and its token is not renewed from this call",
 			logkey.Volume, req.GetVolumeId(), logkey.Pod, podOf(req), logkey.Error, clean(err.Error()))
-		err = nil
+		callOf(ctx).masked, err = err, nil
 	}
 	if err != nil {
 		return nil, err

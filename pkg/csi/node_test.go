@@ -164,8 +164,8 @@ func TestARepublishOfAHealthyVolumeIsNeverRefused(t *testing.T) {
 			}
 			e.logs.wait(t, "would be refused today")
 			assertNone(t, "the log", e.logs.String(), token)
-			if got := e.observed.taken(); !slices.Equal(got, []string{"NodePublishVolume OK", "Republish OK"}) {
-				t.Errorf("observed %v", got)
+			if got := e.observed.taken(); !slices.Equal(got, []string{"NodePublishVolume OK", "Republish InvalidArgument"}) {
+				t.Errorf("observed %v, want the refusal to be counted though the kubelet was told nothing of it", got)
 			}
 
 			elsewhere := publishRequest(t)

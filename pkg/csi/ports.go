@@ -58,7 +58,8 @@ const (
 
 // Observer is told of every call, for metrics. Labels are bounded.
 type Observer interface {
-	// Call tells of one call: its method, or Republish; the name of its gRPC code; how long it took.
+	// Call tells of one call: its method, or Republish; the name of its gRPC code; how long it took. The code of a Republish
+	// that the kubelet was told nothing of, since the pod has its files, is that of what is wrong with it.
 	Call(method, code string, d time.Duration)
 	// Registered tells whether the kubelet knows the driver.
 	Registered(bool)
