@@ -39,7 +39,7 @@ test-unit: ## Tests that need no server (seconds, once compiled)
 	$(GO) test -race -short $(TESTFLAGS) ./pkg/... ./cmd/...
 
 .PHONY: test-real
-test-real: vault helm ## The packages that have tests with real servers
+test-real: vault tools ## The packages that have tests with real servers
 	$(GO) test -race -timeout 20m $(TESTFLAGS) $(REAL)
 	@# go test does not show why a test was skipped. With CI=true each of these is a failure above.
 	@unshare -m true 2>/dev/null || unshare -Urm true 2>/dev/null || \
@@ -92,18 +92,24 @@ verify: ## Check that everything generated is up to date and the modules are tid
 manifests: ## Render deploy/manifests from the Helm chart
 	deploy/render.sh
 
-.PHONY: helm
-helm: ## Make sure that there is a helm for the tests of the chart (built once, a few minutes, then cached)
+.PHONY: tools
+tools: ## Make sure that there are the tools of the chart's tests: helm, kustomize and the like (built once, about 5 minutes)
 	@$(GO) tool -n -modfile=tools/helm/go.mod helm >/dev/null
+	@$(GO) tool -n -modfile=tools/kustomize/go.mod kustomize >/dev/null
+	@$(GO) tool -n -modfile=tools/sbom/go.mod cyclonedx-gomod >/dev/null
+	@$(GO) -C tools/promql test -run '^$$' ./... >/dev/null
 
 .PHONY: kind
-kind: image ## Install into a kind cluster with Docker (VALUES=FILE; docs/install.md). Not tried by CI
+kind: ## Install into a kind cluster with Docker (VALUES=FILE; docs/install.md). Not tried by CI
+	@for p in docker kind kubectl; do command -v $$p >/dev/null 2>&1 || { echo "make kind needs $$p" >&2; exit 1; }; done
+	@$(MAKE) --no-print-directory image
 	deploy/kind.sh leasefs:$(VERSION) $(VALUES)
 
 .PHONY: image
+image: IMAGEFLAGS := --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) -t leasefs:$(VERSION)
 image: ## Build the container image with docker or buildah
-	@if command -v docker >/dev/null 2>&1; then docker build --build-arg VERSION=$(VERSION) -t leasefs:$(VERSION) .; \
-	elif command -v buildah >/dev/null 2>&1; then buildah build --build-arg VERSION=$(VERSION) -t leasefs:$(VERSION) .; \
+	@if command -v docker >/dev/null 2>&1; then DOCKER_BUILDKIT=1 docker build $(IMAGEFLAGS) .; \
+	elif command -v buildah >/dev/null 2>&1; then buildah build $(IMAGEFLAGS) .; \
 	else echo "make image needs docker or buildah" >&2; exit 1; fi
 
 .PHONY: sbom
