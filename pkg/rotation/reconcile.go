@@ -52,7 +52,7 @@ func (c *reconcile) wall() time.Time { return c.m.Clock.Now().Add(c.m.Clock.Drif
 func (c *reconcile) save() error { return c.m.save(c.v, c.rec) }
 
 func (c *reconcile) auth(s *Session) vault.Auth {
-	return vault.Auth{Namespace: c.rec.Plan.Namespace, Token: s.Token, Identity: s.Identity}
+	return vault.Auth{Namespace: c.rec.Plan.Namespace, Token: s.Token, Identity: s.Identity, Role: c.rec.Plan.Role}
 }
 
 // login makes a new session the current one and records it at once: from Vault's answer to the end of save is the one window

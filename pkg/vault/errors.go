@@ -57,7 +57,7 @@ type Error struct {
 	Connection string
 	Namespace  string
 	Path       string // of the request, without /v1/
-	Role       string // of a login
+	Role       string // of the login
 	Status     int    // HTTP status; 0: there was no complete answer
 	Class      Class
 	Messages   []string      // Vault's own, cut in length and number, tokens stripped

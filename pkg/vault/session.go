@@ -50,6 +50,7 @@ type Auth struct {
 	Namespace string // Vault namespace; "": the connection's
 	Token     secret.Value
 	Identity  string // Session.Identity; "": share nothing
+	Role      string // of its login, for errors; "": they do not say
 }
 
 // Grant is how long Vault lets something live on.
@@ -212,7 +213,7 @@ func (c *Client) RevokeSession(ctx context.Context, auth Auth) error {
 
 // authorised is a call with the session's token.
 func (c *Client) authorised(op Op, method, path string, auth Auth) call {
-	return call{op: op, method: method, path: path, namespace: c.namespace(auth.Namespace), token: auth.Token}
+	return call{op: op, method: method, path: path, namespace: c.namespace(auth.Namespace), role: auth.Role, token: auth.Token}
 }
 
 // lookup makes a call whose data tell ttl and renewable.

@@ -150,8 +150,18 @@ func (e *env) testAccepted(t *testing.T) {
 	for name, flags := range map[string][]string{
 		"default":   nil,
 		"openshift": {"--set", "openshift.enabled=true"},
-		"everything": {"--set", "networkPolicy.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,dashboard.enabled=true," +
-			"namespace.create=true,tokenExpirationSeconds=600,auditLog=stdout"},
+		"everything": {
+			"--set", "networkPolicy.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,dashboard.enabled=true," +
+				"namespace.create=true,tokenExpirationSeconds=600,auditLog=stdout,caConfigMap=authorities,podLabels.a=b,podAnnotations.c=d," +
+				"serviceAccount.annotations.e=f",
+			"--set-json", `imagePullSecrets=[{"name":"pull"}]`,
+			"--set-json", `extraEnv=[{"name":"HTTPS_PROXY","value":"http://proxy.example.com:3128"}]`,
+			"--set-json", `networkPolicy.vaultPeers=[{"ipBlock":{"cidr":"192.0.2.0/24"}}]`,
+			"--set-json", `networkPolicy.metricsPeers=[{"namespaceSelector":{"matchLabels":{"name":"monitoring"}}}]`,
+			"--set-json", `extraAudiences=["other"]`,
+			"--set-json", `affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":` +
+				`{"nodeSelectorTerms":[{"matchExpressions":[{"key":"a","operator":"Exists"}]}]}}}`,
+		},
 		"no-events": {"--set", "events.enabled=false"},
 	} {
 		manifest, err := render(t.Context(), text, flags...)
