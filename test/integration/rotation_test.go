@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
+
 	"github.com/leasefs/leasefs/pkg/rotation"
 	"github.com/leasefs/leasefs/test/harness/kubelettest"
 	"github.com/leasefs/leasefs/test/harness/vaulttest"
@@ -63,6 +65,63 @@ func TestADatabaseUserNeverFailsALoginOverThreeMaximumTTLs(t *testing.T) {
 		alive, err := pg.Users(t.Context())
 		return err == nil && len(alive) == 0
 	})
+}
+
+// A lease that Vault does not renew: the SSH engine's one-time passwords come with one. It is replaced before it ends, never
+// offered for a renewal, and the password before is good for as long as applications have to change over.
+func TestALeaseThatCannotBeRenewedIsReplacedBeforeItEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{policy: `path "ssh/creds/*" { capabilities = ["update"] }`})
+	const host = "192.0.2.7"
+	w.sshPasswords(8 * time.Second)
+	v := volume("web-0", "{objectName: otp, secretPath: ssh/creds/otp, method: PUT, secretArgs: {ip: "+host+"}, secretKey: key}")
+	start := w.vault.Mark()
+	w.publish(v)
+	if lease := w.volumes()[0].Leases[0]; lease.Kind != string(rotation.KindFixed) || lease.Expires == nil {
+		t.Fatalf("the lease is %+v", lease)
+	}
+
+	// usable spends a password, as the helper on the host does.
+	usable := func(otp string) bool {
+		secret, err := w.vault.Root().Logical().WriteWithContext(t.Context(), "ssh/verify", map[string]any{"otp": otp})
+		return err == nil && secret != nil && secret.Data["ip"] == host
+	}
+	var current string
+	var lastRead time.Time
+	passwords := 0
+	for end := time.Now().Add(soon); passwords < 4 && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		began := time.Now()
+		otp := w.file(v, "otp")
+		if otp != current && current != "" && !usable(current) && !late(lastRead) {
+			t.Errorf("password %d was of no use any more when the next one came", passwords)
+		}
+		if otp != current {
+			passwords++
+		}
+		current, lastRead = otp, began
+	}
+	if passwords < 4 || !usable(current) {
+		t.Errorf("only %d passwords, or the last one is of no use", passwords)
+	}
+	requests, err := w.vault.Requests(start)
+	ok(t, err)
+	if issued, renewals := requests.Count("ssh/creds/otp"), requests.Count("sys/leases/renew"); issued != passwords || renewals != 0 {
+		t.Errorf("%d passwords issued, %d seen, %d renewals", issued, passwords, renewals)
+	}
+	w.unpublish(v)
+	w.wantNothingLeft()
+}
+
+// sshPasswords gives Vault an SSH engine with the role "otp", whose one-time passwords have leases of the given TTL.
+func (w *world) sshPasswords(ttl time.Duration) {
+	w.Helper()
+	ok(w, w.vault.Root().Sys().MountWithContext(w.Context(), "ssh", &api.MountInput{
+		Type: "ssh", Config: api.MountConfigInput{DefaultLeaseTTL: ttl.String()},
+	}))
+	_, err := w.vault.Root().Logical().WriteWithContext(w.Context(), "ssh/roles/otp", map[string]any{
+		"key_type": "otp", "default_user": "deploy", "cidr_list": "192.0.2.0/24",
+	})
+	ok(w, err)
 }
 
 func TestAStaticRoleIsFollowedThroughItsRotations(t *testing.T) {
