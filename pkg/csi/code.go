@@ -87,6 +87,8 @@ func judgeVault(e *vault.Error) codes.Code {
 		if errors.Is(e.Err, context.Canceled) { // the caller gave up, or a read beside this one failed
 			return codes.Canceled
 		}
+		// A deadline that passed while Vault was asked counts here, too: to the kubelet it is the same as DeadlineExceeded,
+		// and this one says where to look.
 		return codes.Unavailable
 	case vault.LeaseGone, vault.NotRenewable: // of what was fetched a moment ago: the next attempt fetches anew
 		return codes.Unavailable
