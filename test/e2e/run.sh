@@ -63,7 +63,7 @@ end() {
 		phase "the node is still up: LEASEFS_NODE_RUN=$LEASEFS_NODE_RUN tools/node/exec kubectl get pods -A"
 	else
 		phase "taking the node down"
-		tools/node/down && tools/node/check-clean || status=1
+		"$root/tools/node/down" && "$root/tools/node/check-clean" || status=1
 	fi
 	phase "done"
 	exit "$status"
