@@ -37,14 +37,7 @@ func TestFilesThatExpireWhileVaultIsAwayAreRemovedAndComeBack(t *testing.T) {
 	if got := w.fileNames(v); !slices.Equal(got, []string{"greeting"}) {
 		t.Errorf("after a republish there are %q", got)
 	}
-	if got := w.file(v, "greeting"); got != "hello" {
-		t.Errorf("the value that does not expire is %q", got)
-	}
-
-	ok(t, w.vault.Resume())
-	w.wantValidCertificate(v)
-	w.unpublish(v)
-	w.wantNothingLeft()
+	w.wantRecovery(v)
 }
 
 func TestFilesThatExpireWhileVaultIsAwayStayWhenTheAuthorWantsThatAndAreReplaced(t *testing.T) {
@@ -61,14 +54,7 @@ func TestFilesThatExpireWhileVaultIsAwayStayWhenTheAuthorWantsThatAndAreReplaced
 	if got := w.certificate(v); !got.Leaf.Equal(before.Leaf) {
 		t.Error("the expired certificate was not kept")
 	}
-	if got := w.file(v, "greeting"); got != "hello" {
-		t.Errorf("the value that does not expire is %q", got)
-	}
-
-	ok(t, w.vault.Resume())
-	w.wantValidCertificate(v)
-	w.unpublish(v)
-	w.wantNothingLeft()
+	w.wantRecovery(v)
 }
 
 // worldWithCertificate is a node with a published volume that holds a plain value and a certificate of 6 s.
@@ -162,6 +148,18 @@ func (w *world) wantSaidToBeExpired(v kubelettest.Volume) {
 	if expired := audit.Of(rotation.AuditExpire); len(expired) != 1 || expired[0].Path != "pki/issue/web" {
 		w.Errorf("the audit log says it %d times: %+v", len(expired), expired)
 	}
+}
+
+// wantRecovery checks that the value that does not expire was there all the time, and that Vault's return puts everything right.
+func (w *world) wantRecovery(v kubelettest.Volume) {
+	w.Helper()
+	if got := w.file(v, "greeting"); got != "hello" {
+		w.Errorf("the value that does not expire is %q", got)
+	}
+	ok(w, w.vault.Resume())
+	w.wantValidCertificate(v)
+	w.unpublish(v)
+	w.wantNothingLeft()
 }
 
 // wantValidCertificate waits for all files of v, with a certificate that is valid, and that nothing calls expired any more.
