@@ -25,7 +25,6 @@ type node struct {
 	maxVolumes int64
 	volumes    Volumes
 	config     Configuration
-	now        func() time.Time
 	log        *slog.Logger
 }
 
@@ -43,7 +42,7 @@ func (n *node) NodePublishVolume(ctx context.Context, req *spec.NodePublishVolum
 		callOf(ctx).method = Republish
 	}
 	settings := n.config.Current()
-	request, err := readPublish(req, settings, n.now())
+	request, err := readPublish(req, settings, time.Now())
 	if err == nil {
 		err = n.publish(ctx, request, settings.PublishTimeout)
 	} else if alive {

@@ -33,11 +33,10 @@ type Options struct {
 	MaxVolumes    int64
 	Volumes       Volumes
 	Configuration Configuration
-	Ready         func() error     // what Probe tells; nil: always ready
-	Observer      Observer         // nil: nobody
-	CallTimeout   time.Duration    // 0: DefaultCallTimeout
-	Drain         time.Duration    // 0: DefaultDrain
-	Now           func() time.Time // when tokens are judged; nil: time.Now
+	Ready         func() error  // what Probe tells; nil: always ready
+	Observer      Observer      // nil: nobody
+	CallTimeout   time.Duration // 0: DefaultCallTimeout
+	Drain         time.Duration // 0: DefaultDrain
 	Logger        *slog.Logger
 }
 
@@ -70,15 +69,12 @@ func NewServer(o Options) (*Server, error) {
 	if o.Drain <= 0 {
 		o.Drain = DefaultDrain
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	each := &interceptor{timeout: o.CallTimeout, observer: o.Observer, log: o.Logger}
 	server := grpc.NewServer(grpc.UnaryInterceptor(each.unary))
 	spec.RegisterIdentityServer(server, &identity{version: o.Version, ready: o.Ready, log: o.Logger})
 	spec.RegisterNodeServer(server, &node{
 		id: o.NodeID, maxVolumes: o.MaxVolumes,
-		volumes: o.Volumes, config: o.Configuration, now: o.Now, log: o.Logger,
+		volumes: o.Volumes, config: o.Configuration, log: o.Logger,
 	})
 	return &Server{grpc: server, drain: o.Drain, log: o.Logger}, nil
 }
