@@ -25,6 +25,8 @@ func (c *reconcile) cleanUp(ctx context.Context) {
 	if c.vault == nil || ctx.Err() != nil {
 		return
 	}
+	ctx, done := c.untilEnd(ctx)
+	defer done()
 	c.revokeRetired(ctx, now)
 	c.revokeFormer(ctx, now)
 }
@@ -77,8 +79,8 @@ func (c *reconcile) revokeFormer(ctx context.Context, now time.Time) {
 	c.rec.Sessions = current
 }
 
-// nextAt is when a live volume is to be looked at again: at the earliest of its next steps, of the moments at which one of its
-// secrets would expire, and of its housekeeping. The zero time means never.
+// nextAt is when a live volume is to be looked at again: at the earliest of its next steps and of its housekeeping. The zero time
+// means never.
 func (m *Manager) nextAt(r *Record) time.Time {
 	var next time.Time
 	consider := func(at time.Time) {
@@ -98,9 +100,6 @@ func (m *Manager) nextAt(r *Record) time.Time {
 			consider(later(l.Retry, m.Clock.Now()))
 		default:
 			consider(Next(*l, policy).At)
-		}
-		if ends := r.ends(l); !l.Ended {
-			consider(ends)
 		}
 	}
 	if !r.Swapped.IsZero() {

@@ -8,6 +8,7 @@
 //
 //   - publish.go: the first reconcile of a volume, and republish, which is one statx;
 //   - rotate.go: the reconcile of a live volume, driven by run.go's queue;
+//   - expiry.go: what is said when a secret ends though all that, on time whatever Vault does;
 //   - unpublish.go: the way out, whose revocations (release.go) outlive the volume;
 //   - recover.go: what a restarted daemon does with its records.
 //

@@ -28,6 +28,9 @@ type fakeVault struct {
 	denied map[string]bool
 	broken map[string]vault.Class // paths that fail, and how
 	hang   chan struct{}          // not nil: reads wait for it, or for their context
+	mute   bool                   // requests are taken and never answered
+	// muteBut: so are all but those of this operation.
+	muteBut vault.Op
 
 	tokenTTL, tokenMax time.Duration
 	leaseTTL, leaseMax time.Duration
@@ -70,15 +73,22 @@ func (f *fakeVault) Client(connection string) (rotation.Vault, error) {
 	return f, nil
 }
 
-func fail(op vault.Op, path string, class vault.Class, status int) error {
+func fail(op vault.Op, path string, class vault.Class, status int) *vault.Error {
 	return &vault.Error{Op: op, Connection: "default", Path: path, Class: class, Status: status, Messages: []string{class.String()}}
 }
 
 // enter counts a call and fails it where Vault does not answer.
 func (f *fakeVault) enter(ctx context.Context, op vault.Op, path string) error {
 	f.calls = append(f.calls, string(op)+" "+path)
+	if f.mute || f.muteBut != "" && op != f.muteBut {
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+	}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		e := fail(op, path, vault.Transient, 0)
+		e.Err = fmt.Errorf("%w: %w", ctx.Err(), context.Cause(ctx))
+		return e
 	}
 	if f.down {
 		return fail(op, path, vault.Transient, 0)

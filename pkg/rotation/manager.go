@@ -43,10 +43,11 @@ type Manager struct {
 	Options
 
 	mu       sync.Mutex
-	queue    workqueue.TypedDelayingInterface[item] // nil until Run
-	volumes  map[string]*volume                     // by volume id
-	releases map[string]*release                    // by name of record
-	reserved int64                                  // bytes of the node's budget in use
+	queue    workqueue.TypedDelayingInterface[item]   // nil until Run
+	ends     workqueue.TypedDelayingInterface[string] // of volume ids; nil until Run
+	volumes  map[string]*volume                       // by volume id
+	releases map[string]*release                      // by name of record
+	reserved int64                                    // bytes of the node's budget in use
 	stopped  bool
 }
 

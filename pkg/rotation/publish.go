@@ -48,7 +48,7 @@ func (m *Manager) Publish(ctx context.Context, req Request) error {
 	if err != nil {
 		return err
 	}
-	m.wake(item{name: v.id}, m.nextAt(c.rec))
+	m.wakeLive(v.id, c.rec, m.Clock.Now())
 	m.Notifier.Notify(req.Pod, Notice{Reason: SecretsMounted, Message: fmt.Sprintf(
 		"%d files from Vault connection %s as role %s are mounted", len(c.rec.Plan.Objects), c.rec.Plan.Connection, c.rec.Plan.Role)})
 	return nil

@@ -27,6 +27,8 @@ const rounds = 4
 //  4. Make the next generation from what was read and from the current files, and swap if anything differs.
 //  5. Clean up: the generation before, leases and sessions that nothing needs any longer, each after its grace.
 //
+// No request is waited for longer than until the next end of a secret that is still to be said: see expiry.go.
+//
 // A rotation that is interrupted (the volume is unpublished, the daemon stops) shows nothing of what it has read; that is to be
 // revoked.
 //
@@ -39,12 +41,9 @@ func (c *reconcile) rotate(ctx context.Context) {
 		}
 	} else {
 		for range rounds {
-			c.keepSession(ctx) // 1
-			due := c.due()
-			if len(due) == 0 || ctx.Err() != nil {
+			if !c.round(ctx) { // 1, 2
 				break
 			}
-			c.work(ctx, due) // 2
 		}
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
@@ -54,10 +53,24 @@ func (c *reconcile) rotate(ctx context.Context) {
 		c.logSaveError(c.save())
 		return
 	}
-	expired := c.expire() // 3
-	c.swap(expired)       // 4
-	c.cleanUp(ctx)        // 5
+	c.swap(c.expire()) // 3, 4
+	clear(c.fetched)
+	c.cleanUp(ctx)     // 5
+	c.swap(c.expire()) // 3: what did not become files after all, and what has ended since
 	c.logSaveError(c.save())
+}
+
+// round does once what is due, and reports whether to look again.
+func (c *reconcile) round(ctx context.Context) (again bool) {
+	ctx, done := c.untilEnd(ctx)
+	defer done()
+	c.keepSession(ctx) // 1
+	due := c.due()
+	if len(due) == 0 || ctx.Err() != nil {
+		return false
+	}
+	c.work(ctx, due) // 2
+	return ctx.Err() == nil
 }
 
 // task is a step that is due on one source.
@@ -130,6 +143,8 @@ func (c *reconcile) relogin(ctx context.Context) {
 		return
 	}
 	c.relogged = true
+	ctx, done := c.untilEnd(ctx) // a session that was found dead has ended its leases just now
+	defer done()
 	err := c.login(ctx)
 	switch {
 	case errors.Is(err, ErrNoToken):

@@ -5,6 +5,8 @@ package rotation
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,8 +34,9 @@ const (
 // volumes, and leaves mounts, sessions and leases as they are: the next daemon goes on with them.
 func (m *Manager) Run(ctx context.Context) error {
 	queue := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[item]{Clock: clock.RealClock{}})
+	ends := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[string]{Clock: clock.RealClock{}})
 	m.mu.Lock()
-	m.queue = queue
+	m.queue, m.ends = queue, ends
 	m.mu.Unlock()
 
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -42,13 +45,15 @@ func (m *Manager) Run(ctx context.Context) error {
 	for range m.Workers {
 		workers.Go(func() { m.worker(work, queue) })
 	}
+	workers.Go(func() { m.endWorker(ends) })
 	m.sweep(ctx)
 
 	m.mu.Lock()
 	m.stopped = true
-	m.queue = nil
+	m.queue, m.ends = nil, nil
 	m.mu.Unlock()
 	queue.ShutDown()
+	ends.ShutDown()
 	stop := time.AfterFunc(drainTimeout, cancel)
 	defer stop.Stop()
 	workers.Wait()
@@ -60,9 +65,7 @@ func (m *Manager) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {
-		for _, i := range m.scheduled() {
-			m.wake(i.item, i.at)
-		}
+		m.schedule()
 		select {
 		case <-ctx.Done():
 			return
@@ -71,31 +74,23 @@ func (m *Manager) sweep(ctx context.Context) {
 	}
 }
 
-type scheduledItem struct {
-	item item
-	at   time.Time
-}
-
-// scheduled lists every live volume and every release with its next time.
-func (m *Manager) scheduled() []scheduledItem {
+// schedule puts every live volume and every release into the queues.
+func (m *Manager) schedule() {
 	m.mu.Lock()
-	live := make([]*volume, 0, len(m.volumes))
-	for _, v := range m.volumes {
-		live = append(live, v)
-	}
-	all := make([]scheduledItem, 0, len(live)+len(m.releases))
+	live := slices.Collect(maps.Values(m.volumes))
+	releases := make(map[string]time.Time, len(m.releases))
 	for name, job := range m.releases {
-		all = append(all, scheduledItem{item{release: true, name: name}, job.Retry})
+		releases[name] = job.Retry
 	}
 	m.mu.Unlock()
+	for name, at := range releases {
+		m.wake(item{release: true, name: name}, at)
+	}
 	for _, v := range live {
 		if r := v.record.Load(); r.Phase == PhaseLive {
-			if at := m.nextAt(r); !at.IsZero() {
-				all = append(all, scheduledItem{item{name: v.id}, at})
-			}
+			m.wakeLive(v.id, r, m.Clock.Now())
 		}
 	}
-	return all
 }
 
 func (m *Manager) worker(ctx context.Context, queue workqueue.TypedDelayingInterface[item]) {
@@ -149,7 +144,7 @@ func (m *Manager) rotateVolume(ctx context.Context, v *volume) {
 		v.record.Store(r)
 	}
 	if at := m.nextAt(r); at.IsZero() || m.Clock.Now().Before(at) {
-		m.wakeLive(v, r)
+		m.wakeLive(v.id, r, m.Clock.Now().Add(pause))
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, rotateTimeout)
@@ -159,16 +154,19 @@ func (m *Manager) rotateVolume(ctx context.Context, v *volume) {
 	c := m.reconcile(v)
 	c.rotate(ctx)
 	if c.vault == nil { // nothing could be done, whatever is due
+		m.wakeEnd(v.id, c.rec)
 		m.wake(item{name: v.id}, m.Clock.Now().Add(unconnected))
 		return
 	}
-	m.wakeLive(v, c.rec)
+	m.wakeLive(v.id, c.rec, m.Clock.Now().Add(pause))
 }
 
-// wakeLive plans the next look at a live volume, not at once: whatever Vault answers, no volume keeps a worker busy.
-func (m *Manager) wakeLive(v *volume, r *Record) {
+// wakeLive plans the next look at a live volume, and the next end. A look is not before least: whatever Vault answers, no volume
+// keeps a worker busy.
+func (m *Manager) wakeLive(id string, r *Record, least time.Time) {
+	m.wakeEnd(id, r)
 	if at := m.nextAt(r); !at.IsZero() {
-		m.wake(item{name: v.id}, later(at, m.Clock.Now().Add(pause)))
+		m.wake(item{name: id}, later(at, least))
 	}
 }
 

@@ -147,34 +147,6 @@ func (c *reconcile) announce(fetched []fetch, generation string, changed bool) {
 	}
 }
 
-// expire takes note of secrets that are no longer valid in Vault though their files say so, and says it loudly, once. It
-// reports whether files have to go for it.
-func (c *reconcile) expire() (removal bool) {
-	now := c.now()
-	for i := range c.rec.Leases {
-		l := &c.rec.Leases[i]
-		ends := c.rec.ends(l)
-		if l.Ended || ends.IsZero() || now.Before(ends) {
-			continue
-		}
-		l.Ended = true
-		removed := c.rec.Plan.OnExpiry == attributes.Remove
-		removal = removal || removed
-		c.log.Error("Secret has expired and could not be replaced", logkey.Path, l.Path, logkey.Kind, l.Kind,
-			logkey.Expires, ends, logkey.Error, l.Problem)
-		e := entry(c.rec, AuditExpire, nil)
-		e.Path, e.LeaseID, e.Kind, e.Expires = l.Path, l.ID, l.Kind, ends
-		c.m.Auditor.Audit(e)
-		what := "its files stay as they are (onExpiry: keep)"
-		if removed {
-			what = "its files are removed (onExpiry: remove)"
-		}
-		c.m.Notifier.Notify(c.rec.Pod, Notice{Reason: SecretsExpired, Warning: true, Message: fmt.Sprintf(
-			"the secret from %s has expired and could not be replaced; %s", l.Path, what)})
-	}
-	return removal
-}
-
 // report logs a failure and, when it is not the first in a row, tells the pod's author.
 func (c *reconcile) report(kind Kind, path string, t Trouble, err error) {
 	c.log.Warn("Rotation failed; files stay as they are", logkey.Kind, kind, logkey.Path, path, logkey.Error, err,

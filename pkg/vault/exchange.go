@@ -108,9 +108,9 @@ func (c *Client) admit(ctx context.Context, q call) error {
 	verdict, after := c.breaker.admit(time.Now())
 	if verdict == probe {
 		alive := c.alive(ctx)
-		if err := ctx.Err(); err != nil && !alive {
+		if ctx.Err() != nil && !alive {
 			c.breaker.abandoned()
-			return c.fail(ctx, q, err)
+			return c.fail(ctx, q, context.Cause(ctx))
 		}
 		c.breaker.probed(alive, time.Now())
 		if alive {

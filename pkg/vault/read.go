@@ -63,7 +63,7 @@ func (c *Client) Read(ctx context.Context, auth Auth, r Request, o ReadOptions) 
 	resp, leader, err := c.flights.do(ctx, key, own)
 	switch class := ClassOf(err); {
 	case errors.Is(err, errLeft):
-		return nil, c.newError(q, Transient, ctx.Err())
+		return nil, c.fail(ctx, q, context.Cause(ctx))
 	case leader:
 	case err != nil && (class == InvalidToken || class == Denied):
 		return own(ctx)

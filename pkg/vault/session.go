@@ -80,8 +80,8 @@ func (c *Client) Login(ctx context.Context, l Login) (Session, error) {
 	if err := checkPath(q.path); err != nil {
 		return Session{}, c.newError(q, BadRequest, err)
 	}
-	if err := ctx.Err(); err != nil {
-		return Session{}, c.newError(q, Transient, err)
+	if ctx.Err() != nil {
+		return Session{}, c.fail(ctx, q, context.Cause(ctx))
 	}
 	type outcome struct {
 		session Session
@@ -105,7 +105,7 @@ func (c *Client) Login(ctx context.Context, l Login) (Session, error) {
 	case o := <-done:
 		return o.session, o.err
 	case <-ctx.Done():
-		return Session{}, c.newError(q, Transient, ctx.Err())
+		return Session{}, c.fail(ctx, q, context.Cause(ctx))
 	}
 }
 
