@@ -12,7 +12,6 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -158,7 +157,7 @@ func (l *layout) fill(gen string, t *tree) error {
 }
 
 func writeFile(root *os.Root, f File) error {
-	out, err := root.OpenFile(f.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.Mode)
+	out, err := root.OpenFile(f.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unpolled, f.Mode)
 	if err != nil {
 		return err
 	}
@@ -170,12 +169,11 @@ func writeFile(root *os.Root, f File) error {
 }
 
 func setMode(root *os.Root, dir string, mode fs.FileMode) error {
-	f, err := root.Open(dir)
-	if err != nil {
+	info, err := root.Lstat(dir)
+	if err != nil || info.Mode().Perm() == mode {
 		return err
 	}
-	defer func() { _ = f.Close() }()
-	return fixMode(f, mode)
+	return root.Chmod(dir, mode|info.Mode()&fs.ModeSetgid)
 }
 
 // fixMode sets the permission bits where they differ and keeps the others.
@@ -187,138 +185,14 @@ func fixMode(f *os.File, mode fs.FileMode) error {
 	return f.Chmod(mode | info.Mode()&fs.ModeSetgid)
 }
 
-// swap makes gen current. Each step is one system call, and a kill between any two of them leaves a volume that reads well and
-// on which swap or repair can be run again:
-//
-//  1. Remove what an earlier swap left of its temporary links.
-//  2. Make the top-level links that gen needs and that are not there. They come first, so that a volume that has no inode left
-//     for them fails here, with the old generation whole, and so that an application that wakes up on the rename finds them.
-//  3. Make the new data link beside the old one and rename it over: the one instant at which readers change over.
-//  4. Remove the top-level links that gen does not have.
-func (l *layout) swap(gen string) error {
-	if !isGeneration(gen) || !l.isDir(gen) {
-		return fmt.Errorf("no such generation: %w", fs.ErrNotExist)
-	}
-	current, err := l.current()
-	if err != nil {
-		return err
-	}
-	// 1.
-	if err := l.removeTemporary(); err != nil {
-		return err
-	}
-	// 2.
-	if err := l.addLinks(gen); err != nil {
-		return errors.Join(err, l.dropLinks(current))
-	}
-	// 3.
-	if gen != current {
-		if err := l.replace(gen, dataName, dataTmpName); err != nil {
-			return errors.Join(err, l.dropLinks(current))
-		}
-	}
-	// 4.
-	return l.dropLinks(gen)
-}
-
-// repair cleans up after a kill at any point of any operation: temporary links, generations that are not current (partial,
-// staged, or old), and top-level links that the current generation needs or does not have. If someone has mounted something
-// below an old generation, its directories stay, without our files; that is no reason to give up a volume that reads well.
-func (l *layout) repair() error {
-	current, err := l.current()
-	if err != nil {
-		return err
-	}
-	if err := l.removeTemporary(); err != nil {
-		return err
-	}
-	if _, err := l.prune(current); err != nil && !errors.Is(err, syscall.EBUSY) {
-		return err
-	}
-	if current != "" {
-		if err := l.addLinks(current); err != nil {
-			return err
-		}
-	}
-	return l.dropLinks(current)
-}
-
-func (l *layout) removeTemporary() error {
-	for _, name := range []string{dataTmpName, linkTmpName} {
-		if err := l.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("removing a stale %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// replace makes name a link to target with one rename, whatever link or file name was before.
-func (l *layout) replace(target, name, tmp string) error {
-	if err := l.root.Symlink(target, tmp); err != nil {
-		return fmt.Errorf("making the link %q: %w", name, noSpace(err))
-	}
-	if err := l.root.Rename(tmp, name); err != nil {
-		return errors.Join(fmt.Errorf("making the link %q: %w", name, err), l.root.Remove(tmp))
-	}
-	return nil
-}
-
-// addLinks makes a link for each first path element of gen. What stands in its place, unless it is a directory, is replaced.
-func (l *layout) addLinks(gen string) error {
-	entries, err := names(l.root, gen)
-	if err != nil {
-		return fmt.Errorf("listing generation %q: %w", gen, err)
-	}
-	for _, entry := range entries {
-		name := entry.Name()
-		target, err := l.root.Readlink(name)
-		switch {
-		case err == nil && target == linkPrefix+name:
-			continue
-		case errors.Is(err, fs.ErrNotExist):
-			if err := l.root.Symlink(linkPrefix+name, name); err != nil {
-				return fmt.Errorf("making the link %q: %w", name, noSpace(err))
-			}
-		default:
-			if err := l.replace(linkPrefix+name, name, linkTmpName); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// dropLinks removes the top-level links that lead through the data link to a name that gen does not have; all of them when gen
-// is "". It leaves alone what this package did not make.
-func (l *layout) dropLinks(gen string) error {
-	entries, err := names(l.root, ".")
-	if err != nil {
-		return fmt.Errorf("listing the volume: %w", err)
-	}
-	for _, entry := range entries {
-		name := entry.Name()
-		if entry.Type()&fs.ModeSymlink == 0 || strings.HasPrefix(name, "..") {
-			continue
-		}
-		target, err := l.root.Readlink(name)
-		if err != nil || !strings.HasPrefix(target, linkPrefix) || (gen != "" && l.exists(gen+"/"+name)) {
-			continue
-		}
-		if err := l.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("removing the link %q: %w", name, err)
-		}
-	}
-	return nil
-}
-
 // prune removes every generation but keep and returns how many it removed. One that cannot be removed does not stop the others.
 func (l *layout) prune(keep string) (removed int, err error) {
-	entries, err := names(l.root, ".")
+	all, err := l.list(".")
 	if err != nil {
-		return 0, fmt.Errorf("listing the volume: %w", err)
+		return 0, err
 	}
-	for _, entry := range entries {
-		if name := entry.Name(); isGeneration(name) && name != keep {
+	for _, name := range all {
+		if isGeneration(name) && name != keep {
 			if removeErr := l.root.RemoveAll(name); removeErr != nil {
 				err = errors.Join(err, fmt.Errorf("removing generation %q: %w", name, removeErr))
 				continue
@@ -327,4 +201,23 @@ func (l *layout) prune(keep string) (removed int, err error) {
 		}
 	}
 	return removed, err
+}
+
+// unpolled is a flag of open(2) that means nothing for regular files and directories. It tells package os not to try whether they can
+// be polled, which would be four system calls more for each.
+const unpolled = syscall.O_NONBLOCK
+
+// list gives the names in a directory of the volume, in order.
+func (l *layout) list(dir string) ([]string, error) {
+	f, err := l.root.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|unpolled, 0)
+	if err != nil {
+		return nil, fmt.Errorf("listing %q of the volume: %w", dir, err)
+	}
+	defer func() { _ = f.Close() }()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("listing %q of the volume: %w", dir, err)
+	}
+	slices.Sort(names)
+	return names, nil
 }
