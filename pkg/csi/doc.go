@@ -6,7 +6,7 @@
 //
 // A call passes through four rooms:
 //
-//   - server.go and socket.go: who may connect, and how serving ends;
+//   - server.go: how serving begins and ends (who may connect is package socket's business);
 //   - intercept.go: what every call has in common - a deadline, a log line without secrets, a metric, survival of a
 //     panic, and the one place where an error becomes a gRPC code (code.go);
 //   - node.go and identity.go: the services;

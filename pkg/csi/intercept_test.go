@@ -245,7 +245,7 @@ func TestSanitizedRequest(t *testing.T) {
 
 func TestHandlersWithoutInterceptor(t *testing.T) {
 	n := &node{volumes: &volumes{usage: func() (mount.Usage, error) { return mount.Usage{}, nil }},
-		config: &config{s: Settings{Tokens: TokensInSecrets, Resolve: resolve}}, log: newLogs().logger(0)}
+		config: &config{s: Settings{Tokens: TokensInSecrets, Resolve: resolve}}, specs: newSpecs(), log: newLogs().logger(0)}
 	if _, err := n.NodePublishVolume(t.Context(), publishRequest(t)); err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,7 @@ type node struct {
 	maxVolumes int64
 	volumes    Volumes
 	config     Configuration
+	specs      *specs
 	log        *slog.Logger
 }
 
@@ -42,7 +43,7 @@ func (n *node) NodePublishVolume(ctx context.Context, req *spec.NodePublishVolum
 		callOf(ctx).method = Republish
 	}
 	settings := n.config.Current()
-	request, err := readPublish(req, settings, time.Now())
+	request, err := readPublish(req, settings, n.specs, time.Now())
 	if err == nil {
 		err = n.publish(ctx, request, settings.PublishTimeout)
 	} else if alive {

@@ -4,13 +4,8 @@
 package csi
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -58,7 +53,7 @@ func (f *faults) err() error {
 // them: without pod info or audience there is nothing to compare them with.
 //
 // Whether the pod asked for readOnly makes no difference: a volume is attached read-only always.
-func readPublish(req *spec.NodePublishVolumeRequest, settings Settings, now time.Time) (rotation.Request, error) {
+func readPublish(req *spec.NodePublishVolumeRequest, settings Settings, specs *specs, now time.Time) (rotation.Request, error) {
 	var f faults
 	f.volumeID(req.GetVolumeId())
 	group := f.capability(req.GetVolumeCapability())
@@ -68,7 +63,8 @@ func readPublish(req *spec.NodePublishVolumeRequest, settings Settings, now time
 	f.target(req.GetTargetPath(), settings.PodsDir, pod.UID)
 	tokens := f.tokens(req, settings.Tokens)
 
-	plan, planned := f.plan(attrs, settings)
+	mark := fingerprint(attrs)
+	plan, planned := f.plan(attrs, mark, settings, specs)
 	var token rotation.Token
 	if planned && tokens != "" && complete(pod) {
 		token, pod.ServiceAccountUID = f.token(tokens, plan.Audience, pod, now)
@@ -83,13 +79,13 @@ func readPublish(req *spec.NodePublishVolumeRequest, settings Settings, now time
 		Token:       token,
 		Plan:        plan,
 		Group:       group,
-		Fingerprint: fingerprint(attrs),
+		Fingerprint: mark,
 	}, nil
 }
 
 // plan reads the author's attributes and resolves them; false: they have faults.
-func (f *faults) plan(attrs map[string]string, settings Settings) (rotation.Plan, bool) {
-	parsed, err := attributes.Parse(attrs)
+func (f *faults) plan(attrs map[string]string, fingerprint string, settings Settings, specs *specs) (rotation.Plan, bool) {
+	parsed, err := specs.parse(fingerprint, attrs)
 	if err != nil {
 		f.merge("volumeAttributes", err)
 		f.planOfRest(attrs, err, settings)
@@ -139,19 +135,4 @@ func (f *faults) planOfRest(attrs map[string]string, err error, settings Setting
 			}
 		}
 	}
-}
-
-// fingerprint stands for the author's attributes: equal maps, and only those, have equal fingerprints.
-func fingerprint(attrs map[string]string) string {
-	sum := sha256.New()
-	for _, key := range slices.Sorted(maps.Keys(attrs)) {
-		writeString(sum, key)
-		writeString(sum, attrs[key])
-	}
-	return hex.EncodeToString(sum.Sum(nil))
-}
-
-// writeString writes length and content, so that no two sequences of strings write the same bytes.
-func writeString(sum hash.Hash, s string) {
-	_, _ = fmt.Fprintf(sum, "%d:%s", len(s), s) // a hash does not fail
 }

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"pgregory.net/rapid"
 
 	"github.com/leasefs/leasefs/pkg/attributes"
 	"github.com/leasefs/leasefs/pkg/rotation"
@@ -253,7 +252,7 @@ func TestFaultsOfAttributesAndConfigurationComeTogether(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			var f faults
-			if _, ok := f.plan(tt.attrs, Settings{Resolve: resolve}); ok {
+			if _, ok := f.plan(tt.attrs, fingerprint(tt.attrs), Settings{Resolve: resolve}, newSpecs()); ok {
 				t.Fatal("accepted")
 			}
 			text := f.err().Error()
@@ -292,35 +291,6 @@ func TestAnotherErrorOfResolvingIsToldToo(t *testing.T) {
 	}
 }
 
-// Equal attributes have equal fingerprints and different ones different; tokens and the kubelet's keys play no part.
-func TestFingerprint(t *testing.T) {
-	maps2 := rapid.MapOf(rapid.StringMatching(`[ab:0-9]{0,4}`), rapid.StringMatching(`[ab:0-9]{0,4}`))
-	rapid.Check(t, func(t *rapid.T) {
-		a, b := maps2.Draw(t, "a"), maps2.Draw(t, "b")
-		if same := fingerprint(a) == fingerprint(b); same != maps.Equal(a, b) {
-			t.Fatalf("%v and %v: same fingerprint is %v", a, b, same)
-		}
-		if fingerprint(a) != fingerprint(maps.Clone(a)) {
-			t.Fatal("the fingerprint depends on the order of a map")
-		}
-	})
-	one := publishRequest(t)
-	two := proto.CloneOf(one)
-	retoken(t, two, podUID, "web", "vault", time.Now().Add(time.Hour))
-	s := Settings{Tokens: TokensInSecrets, PodsDir: podsDir, Resolve: resolve}
-	first, err := readPublish(one, s, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, err := readPublish(two, s, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if first.Fingerprint != second.Fingerprint {
-		t.Error("a new token changes the fingerprint")
-	}
-}
-
 // FuzzReadPublish: whatever an author writes and wherever it lands, reading never panics, and what is accepted is the
 // pod's own.
 func FuzzReadPublish(f *testing.F) {
@@ -334,7 +304,7 @@ func FuzzReadPublish(f *testing.F) {
 		req.VolumeId, req.TargetPath, mountOf(req).VolumeMountGroup = id, path, group
 		req.VolumeContext["objects"] = objects
 		req.VolumeContext[attribute] = value
-		got, err := readPublish(req, Settings{Tokens: TokensInSecrets, PodsDir: podsDir, Resolve: resolve}, time.Now())
+		got, err := readPublish(req, Settings{Tokens: TokensInSecrets, PodsDir: podsDir, Resolve: resolve}, newSpecs(), time.Now())
 		if err != nil {
 			if codeOf(err) != codes.InvalidArgument {
 				t.Fatalf("%v is %s", err, codeOf(err))

@@ -74,7 +74,7 @@ func NewServer(o Options) (*Server, error) {
 	spec.RegisterIdentityServer(server, &identity{version: o.Version, ready: o.Ready, log: o.Logger})
 	spec.RegisterNodeServer(server, &node{
 		id: o.NodeID, maxVolumes: o.MaxVolumes,
-		volumes: o.Volumes, config: o.Configuration, log: o.Logger,
+		volumes: o.Volumes, config: o.Configuration, specs: newSpecs(), log: o.Logger,
 	})
 	return &Server{grpc: server, drain: o.Drain, log: o.Logger}, nil
 }
