@@ -157,6 +157,7 @@ func (m *machine) play(s step) string {
 		m.killMidCall(s, req)
 	case "vault down", "vault up":
 		m.vault.set(func(f *fakeVault) { f.down = s.what == "vault down" })
+		m.republishAll() // what nobody knows any longer (wiped records) waits for it
 	case "revoke lease":
 		m.vault.set(func(f *fakeVault) { clear(f.leases) })
 	case "revoke token":
