@@ -101,8 +101,6 @@ tools: ## Make sure that there are the tools of the chart's tests: helm, kustomi
 
 .PHONY: kind
 kind: ## Install into a kind cluster with Docker (VALUES=FILE; docs/install.md). Not tried by CI
-	@for p in docker kind kubectl; do command -v $$p >/dev/null 2>&1 || { echo "make kind needs $$p" >&2; exit 1; }; done
-	@$(MAKE) --no-print-directory image
 	deploy/kind.sh leasefs:$(VERSION) $(VALUES)
 
 .PHONY: image

@@ -2,10 +2,10 @@
 # Copyright The leasefs Authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# kind.sh IMAGE [VALUES]: make a kind cluster called leasefs unless there is one, load IMAGE into it, and install the chart
-# with the values file VALUES. It was never run where leasefs is developed: there is no Docker there.
+# kind.sh leasefs:VERSION [VALUES]: build that image, make a kind cluster called leasefs unless there is one, load the image into it,
+# and install the chart with the values file VALUES. It was never run where leasefs is developed: there is no Docker there.
 set -eu
-image=${1:?usage: kind.sh IMAGE [VALUES]}
+image=${1:?usage: kind.sh leasefs:VERSION [VALUES]}
 values=${2-}
 case $values in '' | /*) ;; *) values=$PWD/$values ;; esac
 cd "$(dirname "$0")/.."
@@ -18,6 +18,7 @@ if [ -z "$values" ]; then
 	exit 1
 fi
 
+make --no-print-directory image VERSION="${image##*:}"
 kind get clusters | grep -qx leasefs || kind create cluster --name leasefs
 kind load docker-image --name leasefs "$image"
 export KUBECONFIG="${TMPDIR:-/tmp}/leasefs-kind.kubeconfig"

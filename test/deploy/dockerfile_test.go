@@ -6,7 +6,7 @@ package deploy
 import (
 	"bytes"
 	"debug/elf"
-	"io/fs"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,24 +137,14 @@ func TestTheDockerfileBuildsAStaticProgramThatKnowsItsVersion(t *testing.T) {
 // copyAll copies a file or a folder.
 func copyAll(t *testing.T, from, to string) {
 	t.Helper()
-	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		rest, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		into := filepath.Join(to, rest)
-		if err := os.MkdirAll(filepath.Dir(into), 0o750); err != nil {
-			return err
-		}
-		return os.WriteFile(into, data, 0o600)
-	})
+	info, err := os.Stat(from)
+	if err == nil && info.IsDir() {
+		err = os.CopyFS(to, os.DirFS(from))
+	} else if err == nil {
+		var data []byte
+		data, err = os.ReadFile(from)
+		err = errors.Join(err, os.MkdirAll(filepath.Dir(to), 0o750), os.WriteFile(to, data, 0o600))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -136,7 +136,7 @@ func TestTheInstallPageHasTheChartsMemory(t *testing.T) {
 // kind.sh cannot be run without Docker. Which commands it runs can be seen, and whether the chart takes what it passes.
 func TestKindInstallsWhatTheChartTakes(t *testing.T) {
 	programs, log := t.TempDir(), filepath.Join(t.TempDir(), "log")
-	for _, name := range []string{"docker", "kind", "kubectl", "go"} {
+	for _, name := range []string{"docker", "kind", "kubectl", "go", "make"} {
 		script := "#!/bin/sh\necho " + name + " \"$@\" >>" + log + "\n"
 		if err := os.WriteFile(filepath.Join(programs, name), []byte(script), 0o700); err != nil {
 			t.Fatal(err)
@@ -159,7 +159,7 @@ func TestKindInstallsWhatTheChartTakes(t *testing.T) {
 	}
 	ran := read(t, log)
 	for _, want := range []string{
-		"kind create cluster --name leasefs\n", "kind load docker-image --name leasefs leasefs:1234567\n",
+		"make --no-print-directory image VERSION=1234567\n", "kind create cluster --name leasefs\n", "kind load docker-image --name leasefs leasefs:1234567\n",
 		"kubectl label --overwrite namespace leasefs-system pod-security.kubernetes.io/enforce=privileged\n",
 	} {
 		if !strings.Contains(ran, want) {
