@@ -14,8 +14,9 @@ import (
 // maxLeased bounds how many requests are remembered to give leases.
 const maxLeased = 1024
 
-// flights makes identical reads that are under way at the same time once. It differs from x/sync/singleflight in that a
-// caller can leave: the read goes on for the others, and ends when the last has left. The zero flights is ready.
+// flights makes identical reads that are under way at the same time once. It differs from x/sync/singleflight in that nobody is held
+// to another's context: who gives up waiting leaves, and when the one who reads gives up, another of those who wait reads. The zero
+// flights is ready.
 type flights struct {
 	mu      sync.Mutex
 	flying  map[shareKey]*flight
@@ -23,66 +24,64 @@ type flights struct {
 }
 
 type flight struct {
-	done    chan struct{} // closed when resp and err are set
+	done    chan struct{} // closed when the rest is set
 	resp    *Response
 	err     error
-	callers int // guarded by flights.mu
-	cancel  context.CancelFunc
+	given   bool // there is a result; otherwise the leader gave up
+	callers int  // who wait for it, the leader included; guarded by flights.mu
 }
 
 // errLeft says that the caller's context ended before the read did.
 var errLeft = errors.New("gave up waiting")
 
-// do returns the result of the read under way for key, or starts one; leader tells that this caller did. The read has the
-// values of the leader's context but ends only with its last caller's.
+// do returns the result of the read under way for key, or makes one; leader tells that this caller did.
 func (f *flights) do(ctx context.Context, key shareKey, read func(context.Context) (*Response, error)) (resp *Response, leader bool, err error) {
+	for {
+		fl, leads := f.board(key)
+		if leads {
+			return f.lead(ctx, key, fl, read)
+		}
+		select {
+		case <-fl.done:
+			if fl.given {
+				return fl.resp, false, fl.err
+			}
+		case <-ctx.Done():
+			f.mu.Lock()
+			fl.callers--
+			f.mu.Unlock()
+			return nil, false, errLeft
+		}
+	}
+}
+
+// board finds the flight for key, or makes it, to be led by the caller.
+func (f *flights) board(key shareKey) (fl *flight, leads bool) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	fl, ok := f.flying[key]
 	if !ok {
-		flying, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		fl = &flight{done: make(chan struct{}), cancel: cancel}
+		fl = &flight{done: make(chan struct{})}
 		if f.flying == nil {
 			f.flying = map[shareKey]*flight{}
 		}
 		f.flying[key] = fl
-		go func() {
-			defer cancel()
-			fl.resp, fl.err = read(flying)
-			f.land(key, fl)
-			close(fl.done)
-		}()
 	}
 	fl.callers++
-	f.mu.Unlock()
-
-	select {
-	case <-fl.done:
-		return fl.resp, !ok, fl.err
-	case <-ctx.Done():
-		f.leave(key, fl)
-		return nil, !ok, errLeft
-	}
+	return fl, !ok
 }
 
-// leave takes a caller off, and with the last one ends the read.
-func (f *flights) leave(key shareKey, fl *flight) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if fl.callers--; fl.callers == 0 {
-		if f.flying[key] == fl {
-			delete(f.flying, key)
-		}
-		fl.cancel()
-	}
-}
-
-// land ends the sharing: who comes from now on reads anew.
-func (f *flights) land(key shareKey, fl *flight) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.flying[key] == fl {
+// lead makes the read, and ends the sharing: who comes from then on reads anew. A read that panics is given up, too.
+func (f *flights) lead(ctx context.Context, key shareKey, fl *flight, read func(context.Context) (*Response, error)) (*Response, bool, error) {
+	defer func() {
+		f.mu.Lock()
 		delete(f.flying, key)
-	}
+		f.mu.Unlock()
+		close(fl.done)
+	}()
+	fl.resp, fl.err = read(ctx)
+	fl.given = fl.err == nil || ctx.Err() == nil
+	return fl.resp, true, fl.err
 }
 
 // alone tells whether each caller must make the request by itself.
