@@ -70,6 +70,32 @@ func (d *Dir) ReadFile(path string) ([]byte, error) {
 	return data, err
 }
 
+// Fill writes files as the first generation of an empty volume that is in no path yet. Nobody sees it and a kill takes it away whole,
+// so there is no old state to look at and no order to keep. A volume that Fill has failed on is good for nothing but Close; one that
+// is not empty is an error.
+func (d *Dir) Fill(files []File) (gen string, err error) {
+	t, err := newTree(files)
+	if err != nil {
+		return "", err
+	}
+	err = d.with(func(l *layout) error {
+		if gen, err = l.write(t); err != nil {
+			return err
+		}
+		if err := l.addLinks(t.tops, nil); err != nil {
+			return err
+		}
+		if err := l.root.Symlink(gen, dataName); err != nil {
+			return fmt.Errorf("making the link %q: %w", dataName, noSpace(err))
+		}
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("filling a volume with %d files: %w", len(files), err)
+	}
+	return gen, nil
+}
+
 // Stage writes files as a complete new generation, which nobody sees until Swap. When the current generation has exactly these
 // names, bytes and modes, nothing is written and Stage returns the current generation and changed = false.
 //

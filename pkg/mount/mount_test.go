@@ -89,7 +89,9 @@ func set(t testing.TB, v interface {
 func publish(t testing.TB, m *Mounter, target string, files []File) *Volume {
 	t.Helper()
 	v := create(t, m, roomy)
-	set(t, v, files)
+	if _, err := v.Fill(files); err != nil {
+		t.Fatal(err)
+	}
 	if err := v.Attach(target); err != nil {
 		t.Fatal(err)
 	}

@@ -90,6 +90,19 @@ func (m *Mounter) Probe(ctx context.Context) (Support, error) {
 	return p.support, nil
 }
 
+// Prepare makes the directory target, whose parent must exist, unless it is there. Attach does so too; this is for who has time
+// before it. Remove takes the directory away.
+func (m *Mounter) Prepare(target string) error {
+	err := checkTarget(target)
+	if err == nil {
+		_, err = makeDir(target)
+	}
+	if err != nil {
+		return fmt.Errorf("preparing %s: %w", target, err)
+	}
+	return nil
+}
+
 // Create makes an empty volume that is in no path.
 func (m *Mounter) Create(shape Shape) (*Volume, error) {
 	p, err := m.probe()

@@ -46,8 +46,8 @@ var scenarios = map[string]func(arguments) error{
 		if err != nil {
 			return err
 		}
-		gen, _, err := v.Stage(old)
-		return errors.Join(err, v.Swap(gen), v.Attach(a.Target), v.Close())
+		_, err = v.Fill(old)
+		return errors.Join(err, v.Attach(a.Target), v.Close())
 	},
 	// rotate adopts a volume and swaps to the new files.
 	"rotate": func(a arguments) error {
@@ -169,8 +169,8 @@ var scenarios = map[string]func(arguments) error{
 		if err != nil {
 			return err
 		}
-		gen, _, err := v.Stage(old)
-		if err := errors.Join(err, v.Swap(gen), v.Attach(a.Target), v.Close()); err != nil {
+		_, err = v.Fill(old)
+		if err := errors.Join(err, v.Attach(a.Target), v.Close()); err != nil {
 			return err
 		}
 		if err := os.WriteFile(a.Target+"/x", nil, 0o600); !errors.Is(err, unix.EROFS) {
@@ -180,7 +180,7 @@ var scenarios = map[string]func(arguments) error{
 		if err != nil {
 			return err
 		}
-		gen, _, err = w.Stage(new)
+		gen, _, err := w.Stage(new)
 		if err := errors.Join(err, w.Swap(gen), w.Prune()); err != nil {
 			return err
 		}

@@ -128,6 +128,15 @@ func unmountTop(target string) error {
 	return nil
 }
 
+// makeDir makes a directory whose parent exists, and reports whether it was not there before.
+func makeDir(dir string) (made bool, err error) {
+	err = os.Mkdir(dir, 0o750)
+	if errors.Is(err, fs.ErrExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // removeDir removes an empty directory and nothing else. An absent one is no error.
 func removeDir(dir string) error {
 	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {

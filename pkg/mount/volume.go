@@ -6,7 +6,6 @@ package mount
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 )
 
@@ -60,9 +59,8 @@ func (v *Volume) attach(target string) error {
 	if v.handle == nil {
 		return os.ErrClosed
 	}
-	err := os.Mkdir(target, 0o750)
-	made := err == nil
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	made, err := makeDir(target)
+	if err != nil {
 		return err
 	}
 	s, err := lookAt(target)

@@ -103,6 +103,56 @@ func TestAttachIsIdempotentAndNeverCoversSomethingElse(t *testing.T) {
 	})
 }
 
+func TestFillIsForAnEmptyVolumeAlone(t *testing.T) {
+	old, new := two()
+	eachWay(t, func(t *testing.T, m *Mounter, dir string) {
+		target := filepath.Join(dir, "mount")
+		v := publish(t, m, target, old)
+		if gen, err := v.Fill(new); err == nil {
+			t.Fatalf("filled again, as %s", gen)
+		}
+		shows(t, target, old)
+	})
+}
+
+func TestWhatDoesNotFitIsNotFilledIn(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter, _ string) {
+		for name, files := range map[string][]File{
+			"content": {{"big", filled(2 << 20), 0o444}},
+			"path":    {{"../out", nil, 0o444}},
+		} {
+			want := map[string]error{"content": ErrNoSpace, "path": ErrInvalid}[name]
+			if _, err := create(t, m, roomy).Fill(files); !errors.Is(err, want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
+
+// Attach makes the directory, but who has time before may have it made.
+func TestPrepareMakesTheTargetsDirectory(t *testing.T) {
+	old, _ := two()
+	eachWay(t, func(t *testing.T, m *Mounter, dir string) {
+		target := filepath.Join(dir, "mount")
+		must(t, m.Prepare(target))
+		must(t, m.Prepare(target))
+		publish(t, m, target, old)
+		must(t, m.Prepare(target)) // a republish that failed half way
+		shows(t, target, old)
+		must(t, m.Remove(target))
+		must(t, m.Prepare(target))
+		must(t, m.Remove(target))
+		if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the directory is still there: %v", err)
+		}
+		for _, wrong := range []string{dir + "/no/parent", "mount", dir + "/../mount", "/"} {
+			if err := m.Prepare(wrong); err == nil {
+				t.Errorf("prepared %s", wrong)
+			}
+		}
+	})
+}
+
 func TestAFailedAttachLeavesNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter, dir string) {
 		v := create(t, m, roomy)

@@ -38,6 +38,12 @@ func newFakeMounts() *fakeMounts {
 	return &fakeMounts{targets: map[string]*fakeTmpfs{}, fail: map[string]error{}}
 }
 
+func (m *fakeMounts) Prepare(string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.fail["Prepare"]
+}
+
 func (m *fakeMounts) Create(s mount.Shape) (rotation.Volume, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -104,6 +110,20 @@ func (v *fakeVolume) ReadFile(path string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
 	return f.Data, nil
+}
+
+func (v *fakeVolume) Fill(files []mount.File) (string, error) {
+	v.m.mu.Lock()
+	err := v.m.fail["Fill"]
+	v.m.mu.Unlock()
+	if err != nil {
+		return "", err
+	}
+	generation, _, err := v.Stage(files)
+	if err == nil {
+		err = v.Swap(generation)
+	}
+	return generation, err
 }
 
 func (v *fakeVolume) Stage(files []mount.File) (string, bool, error) {

@@ -31,6 +31,8 @@ type Vault interface {
 
 // Mounts makes, finds and removes volumes' file systems. *mount.Mounter is one, but for the type of its volumes.
 type Mounts interface {
+	// Prepare makes the directory target, in which a volume is to be attached; Remove takes it away.
+	Prepare(target string) error
 	Create(mount.Shape) (Volume, error)
 	Adopt(target string) (Volume, error)
 	Mounted(target string) (bool, error)
@@ -42,6 +44,7 @@ type Mounts interface {
 type Volume interface {
 	Current() (string, error)
 	ReadFile(path string) ([]byte, error)
+	Fill(files []mount.File) (generation string, err error)
 	Stage(files []mount.File) (generation string, changed bool, err error)
 	Swap(generation string) error
 	Discard(generation string) error

@@ -60,7 +60,7 @@ func (m *Manager) Publish(ctx context.Context, req Request) error {
 //  2. Log in, and record the publish with the token before anything is read with it. Until then there is nothing to undo.
 //  3. Read all secrets in parallel.
 //  4. Render. A key that is missing or content that is too big ends here.
-//  5. Fill a tmpfs that is in no path yet. It was made meanwhile: that needs nothing of Vault's.
+//  5. Fill a tmpfs that is in no path yet. It was made meanwhile, like the directory for it: that needs nothing of Vault's.
 //  6. Attach it at the target: the pod sees all files or none.
 //  7. Record that it is live.
 func (c *reconcile) publish(ctx context.Context) error {
@@ -107,23 +107,19 @@ func (c *reconcile) readAll(ctx context.Context) ([]mount.File, error) {
 	var mu sync.Mutex
 	var files []mount.File
 	leases := make([]Lease, len(c.sources))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallelReads)
-	for i, s := range c.sources {
-		group.Go(func() error {
-			l, response, err := c.fetch(ctx, s, false)
-			if err != nil {
-				return err
-			}
-			leases[i] = l
-			rendered, err := c.render(s, response)
-			mu.Lock()
-			defer mu.Unlock()
-			files = append(files, rendered...)
+	read := func(ctx context.Context, i int) error {
+		l, response, err := c.fetch(ctx, c.sources[i], false)
+		if err != nil {
 			return err
-		})
+		}
+		leases[i] = l
+		rendered, err := c.render(c.sources[i], response)
+		mu.Lock()
+		defer mu.Unlock()
+		files = append(files, rendered...)
+		return err
 	}
-	err := group.Wait()
+	err := each(ctx, len(c.sources), read)
 	for _, l := range leases { // those that were read before another one failed are known to abandon, too
 		if l.Key != "" {
 			c.rec.Leases = append(c.rec.Leases, l)
@@ -135,21 +131,43 @@ func (c *reconcile) readAll(ctx context.Context) ([]mount.File, error) {
 	return files, checkSize(c.rec.Plan, files)
 }
 
+// each calls do for 0 to n-1, some at once. The first failure ends the others.
+func each(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
+	if n == 1 { // the common volume, and a goroutine of its own would have to be waited for, too
+		return do(ctx, 0)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelReads)
+	for i := range n {
+		group.Go(func() error { return do(ctx, i) })
+	}
+	return group.Wait()
+}
+
 // fill puts the files into the volume's tmpfs.
-func (c *reconcile) fill(files []mount.File) error {
-	generation, changed, err := c.v.handle.Stage(files)
-	if err == nil && changed {
-		err = c.v.handle.Swap(generation)
+func (c *reconcile) fill(files []mount.File) (err error) {
+	if c.rec.Adopted {
+		c.rec.Generation, err = c.refill(files)
+	} else {
+		c.rec.Generation, err = c.v.handle.Fill(files)
 	}
 	if err != nil {
 		return &MountError{Step: "writing the files", Target: c.rec.Target, Err: err}
 	}
-	c.rec.Generation = generation
 	return nil
 }
 
-// open makes the volume's tmpfs. Where a volume of ours is mounted at the target already though no record knows it (somebody
-// removed the records), that one is taken over: the pod's containers hold it open.
+// refill changes over the files of a volume that containers hold open.
+func (c *reconcile) refill(files []mount.File) (string, error) {
+	generation, changed, err := c.v.handle.Stage(files)
+	if err == nil && changed {
+		err = c.v.handle.Swap(generation)
+	}
+	return generation, err
+}
+
+// open makes the volume's tmpfs and the directory for it. Where a volume of ours is mounted at the target already though no record
+// knows it (somebody removed the records), that one is taken over: the pod's containers hold it open.
 func (c *reconcile) open() error {
 	var handle Volume
 	var err error
@@ -158,7 +176,7 @@ func (c *reconcile) open() error {
 		step = "taking over what is mounted"
 		c.log.Warn("Target is mounted already and no record knows it; taking its file system over", logkey.Target, c.rec.Target)
 		handle, err = c.m.Mounts.Adopt(c.rec.Target)
-	} else {
+	} else if err = c.m.Mounts.Prepare(c.rec.Target); err == nil {
 		handle, err = c.m.Mounts.Create(c.rec.shape(c.m.Settings()))
 	}
 	if err != nil {

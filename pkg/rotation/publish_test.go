@@ -63,10 +63,10 @@ func TestAFailedPublishLeavesNothing(t *testing.T) {
 			func(_ *node, req *rotation.Request) { req.Plan.Connection = "gone" }, func(err error) bool { return err != nil }},
 		"tmpfs cannot be made": {
 			func(n *node, _ *rotation.Request) { n.mounts.fail["Create"] = boom }, is(boom)},
+		"target's directory cannot be made": {
+			func(n *node, _ *rotation.Request) { n.mounts.fail["Prepare"] = boom }, is(boom)},
 		"tmpfs is full": {
-			func(n *node, _ *rotation.Request) { n.mounts.fail["Stage"] = mount.ErrNoSpace }, is(mount.ErrNoSpace)},
-		"first swap fails": {
-			func(n *node, _ *rotation.Request) { n.mounts.fail["Swap"] = boom }, is(boom)},
+			func(n *node, _ *rotation.Request) { n.mounts.fail["Fill"] = mount.ErrNoSpace }, is(mount.ErrNoSpace)},
 		"target cannot be attached": {
 			func(n *node, _ *rotation.Request) { n.mounts.fail["Attach"] = boom }, is(boom)},
 		"record cannot be written": {
