@@ -15,9 +15,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/leasefs/leasefs/test/harness/kubelettest"
 	"github.com/leasefs/leasefs/test/harness/vaulttest"
@@ -56,7 +59,9 @@ type table struct {
 func tables(ctx context.Context, driver, only string, rounds, most int) error {
 	all := []table{
 		{"latency", options{noAudit: true}, func(ctx context.Context, n *node) error { return latency(ctx, n, rounds) }},
+		{"latency", options{noAudit: true, disk: true}, func(ctx context.Context, n *node) error { return latency(ctx, n, rounds) }},
 		{"throughput", options{noAudit: true}, throughput},
+		{"throughput", options{noAudit: true, disk: true}, throughput},
 		{"republish", options{noAudit: true}, republish},
 		{"memory", options{noAudit: true, refresh: "10h"}, func(ctx context.Context, n *node) error { return memory(ctx, n, most) }},
 		{"lateness", options{noAudit: true, tokenTTL: 60}, func(ctx context.Context, n *node) error { return lateness(ctx, n, most/2) }},
@@ -81,12 +86,17 @@ type node struct {
 	calls   *kubelettest.Client // one connection, kept; the kubelet dials anew for each call
 	serial  int
 	refresh string
+	folder  string // what the folder of the pods is on
 }
 
 type options struct {
 	noAudit  bool   // Vault without an audit device, which is what slows it down most
 	refresh  string // refreshInterval of the volumes; "": 5m
 	tokenTTL int    // seconds; 0: an hour
+	// disk: the folder of the pods is where temporary files are, usually on a disk, instead of on a tmpfs. A publish makes a folder
+	// there and an unpublish removes it, hundreds of times a second here, which no kubelet does: after so many, ext4 searches long
+	// for each new one.
+	disk bool
 }
 
 // secrets is how many different secrets there are to read.
@@ -94,7 +104,7 @@ const secrets = 5
 
 // onNode measures something on a fresh node.
 func onNode(ctx context.Context, driver string, o options, measure func(context.Context, *node) error) (err error) {
-	n := &node{refresh: o.refresh}
+	n := &node{refresh: o.refresh, folder: "a tmpfs"}
 	if n.refresh == "" {
 		n.refresh = "5m"
 	}
@@ -109,8 +119,16 @@ func onNode(ctx context.Context, driver string, o options, measure func(context.
 	if err := n.prepareVault(ctx, issuer, o); err != nil {
 		return err
 	}
+	dir, remove, err := folder(o.disk)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	if o.disk {
+		n.folder = "disk"
+	}
 	n.driver, err = kubelettest.RunDriver(ctx, kubelettest.DriverOptions{
-		Binary: driver,
+		Binary: driver, Dir: filepath.Join(dir, "node"),
 		Config: "connections:\n- {name: default, address: " + n.vault.Addr + ", authMethod: jwt, role: app, requestRate: 0}\ndefaults: {nodeBudget: 0, credentialGrace: 5s}\n",
 		Args:   []string{"--audit-log=off", "--log-level=warn"},
 	})
@@ -124,6 +142,17 @@ func onNode(ctx context.Context, driver string, o options, measure func(context.
 	}
 	defer func() { err = errors.Join(err, n.calls.Close()) }()
 	return measure(ctx, n)
+}
+
+// folder makes a folder in which the driver may have its own.
+func folder(disk bool) (dir string, remove func() error, err error) {
+	if dir, err = os.MkdirTemp("", "bench-"); err != nil || disk {
+		return dir, func() error { return os.RemoveAll(dir) }, err
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"); err != nil {
+		return "", nil, errors.Join(fmt.Errorf("mounting a tmpfs at %s: %w", dir, err), os.Remove(dir))
+	}
+	return dir, func() error { return errors.Join(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)) }, nil
 }
 
 func (n *node) prepareVault(ctx context.Context, issuer *kubelettest.Issuer, o options) error {

@@ -50,7 +50,7 @@ func (c call) jwt() string {
 
 // latency publishes one volume at a time, and does the floor's requests in between.
 func latency(ctx context.Context, n *node, rounds int) error {
-	fmt.Println("\nPublish, one at a time")
+	fmt.Printf("\nPublish, one at a time (the pods' folder on %s)\n", n.folder)
 	t := newSheet("secrets", "floor p50", "floor p99", "leasefs p50", "leasefs p99", "ratio", "p50 less 1.15 × floor", "target")
 	f := newFloor(n.vault.Addr)
 	for _, count := range []int{1, 5} {
@@ -91,7 +91,7 @@ const herd = 110 // pods on a node, by Kubernetes' default
 
 // throughput publishes a node's worth of volumes at once, and does the floor's requests in between.
 func throughput(ctx context.Context, n *node) error {
-	fmt.Printf("\nPublish, %d at once (best of 5 rounds each, alternating)\n", herd)
+	fmt.Printf("\nPublish, %d at once (best of 5 rounds each, alternating; the pods' folder on %s)\n", herd, n.folder)
 	t := newSheet("secrets", "floor", "floor/s", "leasefs", "leasefs/s", "share of the floor's throughput", "target", "CPU each, bare client", "CPU each, leasefs")
 	f := newFloor(n.vault.Addr)
 	for _, count := range []int{1, 5} {
