@@ -67,7 +67,7 @@ func New(reg prometheus.Registerer) *Metrics {
 	m.mountInfo = b.gauge("mount_info", "Always 1; how this kernel lets the daemon attach a volume, and whether its pages are kept out of swap.", "attach", "noswap")
 	m.registered = b.gauge("kubelet_registered", "1 while the kubelet has registered the driver, else 0. Stays 0 if registration is off.").WithLabelValues()
 
-	m.csiCalls = b.counter("csi_calls_total", "Calls of the kubelet, by method and gRPC code. A publish of a volume that is there already is method Republish.", "method", "code")
+	m.csiCalls = b.counter("csi_calls_total", "Calls of the kubelet, by method and gRPC code. A publish of a volume that is there already is method Republish, and its code tells what is wrong even where the kubelet was told OK.", "method", "code")
 	m.csiDuration = b.histogram("csi_call_duration_seconds", "How long calls of the kubelet took.", callBuckets, "method", "code")
 
 	m.rotations = b.counter("rotations_total", "Steps on one lease or session of a live volume: kind of lease, what was done, how it ended.", "kind", "action", "result")

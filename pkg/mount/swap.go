@@ -33,7 +33,7 @@ func (l *layout) swap(gen string) error {
 	if err != nil {
 		return err
 	}
-	tops, err := l.list(gen)
+	tops, err := l.tops(gen)
 	if err != nil {
 		return err
 	}
@@ -51,12 +51,9 @@ func (l *layout) swap(gen string) error {
 
 // undoLinks takes back the links that a failed swap has made for its generation.
 func (l *layout) undoLinks(current string) error {
-	var tops []string
-	if current != "" {
-		var err error
-		if tops, err = l.list(current); err != nil {
-			return err
-		}
+	tops, err := l.tops(current)
+	if err != nil {
+		return err
 	}
 	all, err := l.list(".")
 	if err != nil {
@@ -80,16 +77,22 @@ func (l *layout) repair() error {
 	if _, err := l.prune(current); err != nil && !errors.Is(err, syscall.EBUSY) {
 		return err
 	}
-	var tops []string
-	if current != "" {
-		if tops, err = l.list(current); err != nil {
-			return err
-		}
-		if err := l.addLinks(tops, all); err != nil {
-			return err
-		}
+	tops, err := l.tops(current)
+	if err != nil {
+		return err
+	}
+	if err := l.addLinks(tops, all); err != nil {
+		return err
 	}
 	return l.dropLinks(all, tops)
+}
+
+// tops are the first path elements of a generation, in order; none of the generation "".
+func (l *layout) tops(gen string) ([]string, error) {
+	if gen == "" {
+		return nil, nil
+	}
+	return l.list(gen)
 }
 
 // tidy removes temporary links and returns the other names in the volume, in order.

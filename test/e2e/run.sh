@@ -38,6 +38,7 @@ trap 'rm -rf "$work"' EXIT
 CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$work/leasefs" ./cmd/driver
 CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$work/workload" ./test/e2e/workload
 go test -c -tags e2e -o "$work/e2e.test" ./test/e2e
+go -C tools/node/onenode test ./... >&2
 LEASEFS_E2E_HELM=$work/helm
 LEASEFS_E2E_CHART=$root/deploy/charts/leasefs
 export LEASEFS_E2E_HELM LEASEFS_E2E_CHART

@@ -47,6 +47,16 @@ var rows = []struct {
 	{"LeasefsConfigRefused", "it has a fault", `leasefs_config_refused{instance="a"} 1x10`,
 		[]string{"a goes on with its old configuration: the edited file has a fault, which the log names"}},
 
+	{"LeasefsRepublishRefused", "all is well, but for one that was busy", `
+		leasefs_csi_calls_total{instance="a",method="Republish",code="OK"} 0+60x10
+		leasefs_csi_calls_total{instance="a",method="Republish",code="Aborted"} 0+1x10`, nil},
+	{"LeasefsRepublishRefused", "publishes are refused", `
+		leasefs_csi_calls_total{instance="a",method="NodePublishVolume",code="InvalidArgument"} 0+60x10`, nil},
+	{"LeasefsRepublishRefused", "a running pod would be refused", `
+		leasefs_csi_calls_total{instance="a",method="Republish",code="OK"} 0+60x10
+		leasefs_csi_calls_total{instance="a",method="Republish",code="InvalidArgument"} 0+1x10`,
+		[]string{"a would refuse running pods today (InvalidArgument): their files stay, their next login has no fresh token"}},
+
 	{"LeasefsNotRegistered", "the kubelet knows the driver", `leasefs_kubelet_registered{instance="a"} 1x10`, nil},
 	{"LeasefsNotRegistered", "it does not", `leasefs_kubelet_registered{instance="a"} 0x10`,
 		[]string{"the kubelet of a does not know the driver: pods with leasefs volumes do not start there"}},
