@@ -7,7 +7,7 @@
 // secret fresh, render, swap if anything differs, say when to come back.
 //
 //   - publish.go: the first reconcile of a volume, and republish, which is one statx;
-//   - rotate.go: the reconcile of a live volume, driven by run.go's queue; step.go: what it does on one secret;
+//   - rotate.go: the reconcile of a live volume, driven by the queues of queue.go; step.go: what it does on one secret;
 //   - expiry.go: what is said when a secret ends though all that, on time whatever Vault does;
 //   - unpublish.go: the way out, whose revocations (release.go) outlive the volume;
 //   - recover.go: what a restarted daemon does with its records.

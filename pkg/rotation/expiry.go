@@ -9,15 +9,13 @@ import (
 	"fmt"
 	"time"
 
-	"k8s.io/client-go/util/workqueue"
-
 	"github.com/leasefs/leasefs/pkg/attributes"
 	"github.com/leasefs/leasefs/pkg/logkey"
 )
 
 // That a secret has ended is said at its end, whatever Vault does or does not answer:
 //
-//  1. A queue of its own, with a worker that asks Vault nothing, holds each live volume until its next end.
+//  1. A queue of its own, whose jobs ask Vault nothing, holds each live volume until its next end.
 //  2. A rotation that is under way then holds the volume. So its requests wait no longer than that end, and it says it.
 //
 // An end that has passed unseen (the daemon was away, the machine slept, somebody revoked the lease) is said a floor later: by
@@ -84,27 +82,13 @@ func (c *reconcile) expire() (removal bool) {
 	return removal
 }
 
-// endWorker says ends until the queue is shut down.
-func (m *Manager) endWorker(ends workqueue.TypedDelayingInterface[string]) {
-	for {
-		id, shutdown := ends.Get()
-		if shutdown {
-			return
-		}
-		m.mu.Lock()
-		v := m.volumes[id]
-		m.mu.Unlock()
-		if v != nil {
-			m.sayEnds(v)
-		}
-		ends.Done(id)
-	}
-}
-
 // sayEnds says which secrets of a live volume have ended. Vault is not asked. Where the volume is busy, a rotation says it, or an
 // unpublish ends it.
-func (m *Manager) sayEnds(v *volume) {
-	if !v.tryLock() {
+func (m *Manager) sayEnds(_ context.Context, id string) {
+	m.mu.Lock()
+	v := m.volumes[id]
+	m.mu.Unlock()
+	if v == nil || !v.tryLock() {
 		return
 	}
 	defer v.unlock()
@@ -120,15 +104,4 @@ func (m *Manager) sayEnds(v *volume) {
 	c.swap(c.expire())
 	c.logSaveError(c.save())
 	m.wakeEnd(v.id, c.rec)
-}
-
-// wakeEnd plans the next end of a volume. Before Run there is no queue; Run looks at everything.
-func (m *Manager) wakeEnd(id string, r *Record) {
-	m.mu.Lock()
-	ends := m.ends
-	m.mu.Unlock()
-	now := m.Clock.Now()
-	if at := sayAt(r.nextEnd(), now); ends != nil && !at.IsZero() {
-		ends.AddAfter(id, at.Sub(now))
-	}
 }

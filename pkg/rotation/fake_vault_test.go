@@ -31,6 +31,7 @@ type fakeVault struct {
 	mute   bool                   // requests are taken and never answered
 	// muteBut: so are all but those of this operation.
 	muteBut vault.Op
+	stuck   map[string]bool // so are reads of these paths, and renewals and lookups of their leases
 
 	tokenTTL, tokenMax time.Duration
 	leaseTTL, leaseMax time.Duration
@@ -56,6 +57,9 @@ type fakeLease struct {
 	renewable    bool
 }
 
+// requestTimeout is how long a client waits for an answer.
+const requestTimeout = 10 * time.Second
+
 func newFakeVault() *fakeVault {
 	return &fakeVault{
 		denied:   map[string]bool{},
@@ -80,10 +84,18 @@ func fail(op vault.Op, path string, class vault.Class, status int) *vault.Error 
 // enter counts a call and fails it where Vault does not answer.
 func (f *fakeVault) enter(ctx context.Context, op vault.Op, path string) error {
 	f.calls = append(f.calls, string(op)+" "+path)
-	if f.mute || f.muteBut != "" && op != f.muteBut {
+	if f.mute || f.muteBut != "" && op != f.muteBut || f.stuck[path] {
 		f.mu.Unlock()
-		<-ctx.Done()
+		waiting, give := context.WithTimeoutCause(ctx, requestTimeout, errors.New("no answer in time"))
+		defer give()
+		<-waiting.Done()
 		f.mu.Lock()
+		e := fail(op, path, vault.Transient, 0)
+		e.Err = context.Cause(waiting)
+		if ctx.Err() != nil {
+			e.Err = fmt.Errorf("%w: %w", ctx.Err(), context.Cause(ctx))
+		}
+		return e
 	}
 	if ctx.Err() != nil {
 		e := fail(op, path, vault.Transient, 0)

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"k8s.io/client-go/util/workqueue"
-
 	"github.com/leasefs/leasefs/pkg/logkey"
 	"github.com/leasefs/leasefs/pkg/mount"
 )
@@ -35,7 +33,6 @@ type Options struct {
 	Clock    Clock
 	Settings func() Settings // asked each time, so that a changed configuration takes effect
 	Log      *slog.Logger
-	Workers  int // rotations at once; default 8
 }
 
 // Manager keeps the volumes of one node. Publish, Unpublish, Usage and Volumes may be called from any goroutine.
@@ -43,18 +40,11 @@ type Manager struct {
 	Options
 
 	mu       sync.Mutex
-	queue    workqueue.TypedDelayingInterface[item]   // nil until Run
-	ends     workqueue.TypedDelayingInterface[string] // of volume ids; nil until Run
-	volumes  map[string]*volume                       // by volume id
-	releases map[string]*release                      // by name of record
-	reserved int64                                    // bytes of the node's budget in use
+	queues   *queues             // nil unless Run runs
+	volumes  map[string]*volume  // by volume id
+	releases map[string]*release // by name of record
+	reserved int64               // bytes of the node's budget in use
 	stopped  bool
-}
-
-// item is what a worker works on: a volume to rotate, or a release to carry out.
-type item struct {
-	release bool
-	name    string // volume id, or name of the record
 }
 
 // volume is a volume in memory. Its record is a snapshot that the holder of the guard replaces and everybody reads.
@@ -79,9 +69,6 @@ type volume struct {
 
 // NewManager returns a Manager without volumes. Call Recover, then Run.
 func NewManager(o Options) *Manager {
-	if o.Workers <= 0 {
-		o.Workers = 8
-	}
 	if o.Notifier == nil {
 		o.Notifier = silent{}
 	}
@@ -157,16 +144,6 @@ func (m *Manager) save(v *volume, r *Record) error {
 		return err
 	}
 	return m.Records.Put(r.Name, data)
-}
-
-// wake has a worker look at an item at the given time. Before Run there is no queue; Run looks at everything.
-func (m *Manager) wake(i item, at time.Time) {
-	m.mu.Lock()
-	queue := m.queue
-	m.mu.Unlock()
-	if queue != nil {
-		queue.AddAfter(i, at.Sub(m.Clock.Now()))
-	}
 }
 
 // Usage is what the volume at target holds. An unknown volume is mount.ErrNotMounted.

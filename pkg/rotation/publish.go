@@ -235,7 +235,7 @@ func (m *Manager) republish(v *volume, req Request) error {
 	v.token.Store(&req.Token)
 	if r.current().Failures > 0 { // it may have waited for this token
 		v.tokenArrived.Store(true)
-		m.wake(item{name: v.id}, m.Clock.Now())
+		m.wake(troubled, v.id, m.Clock.Now())
 	}
 	v.handleMu.RLock()
 	defer v.handleMu.RUnlock()

@@ -30,6 +30,7 @@ type release struct {
 // again in the background until it is done or has ended by itself.
 func (m *Manager) release(ctx context.Context, r *Record) {
 	job := &release{record: r}
+	job.Retry = m.Clock.Now().Add(2 * releaseNow) // nobody else takes it up meanwhile
 	m.mu.Lock()
 	m.releases[r.Name] = job
 	m.mu.Unlock()
@@ -41,7 +42,27 @@ func (m *Manager) releaseLater(r *Record) {
 	m.mu.Lock()
 	m.releases[r.Name] = &release{record: r}
 	m.mu.Unlock()
-	m.wake(item{release: true, name: r.Name}, m.Clock.Now())
+	m.wake(released, r.Name, m.Clock.Now())
+}
+
+// tryRelease tries a release again if its time has come.
+func (m *Manager) tryRelease(ctx context.Context, name string) {
+	m.mu.Lock()
+	job := m.releases[name]
+	var retry time.Time
+	if job != nil {
+		retry = job.Retry
+	}
+	m.mu.Unlock()
+	switch {
+	case job == nil: // done
+	case m.Clock.Now().Before(retry):
+		m.wake(released, name, retry)
+	default:
+		ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+		defer cancel()
+		m.runRelease(ctx, job)
+	}
 }
 
 // runRelease is one try at a release. One release is worked on by one goroutine at a time.
@@ -60,7 +81,7 @@ func (m *Manager) runRelease(ctx context.Context, job *release) {
 		m.mu.Unlock()
 		m.logger(r).Warn("Session of a volume that is gone not revoked yet", logkey.Error, err,
 			logkey.Attempt, trouble.Failures, logkey.Next, trouble.Retry)
-		m.wake(item{release: true, name: r.Name}, trouble.Retry)
+		m.wake(released, r.Name, trouble.Retry)
 		return
 	}
 	m.mu.Lock()

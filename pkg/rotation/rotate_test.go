@@ -519,3 +519,27 @@ func TestAnInterruptedRotationIsNoFailure(t *testing.T) {
 		n.wantNothingLeft()
 	})
 }
+
+// A secrets engine whose own server hangs (a database, a token for signing) is one team's trouble, not everybody's.
+func TestVolumesThatWaitForAnAnswerHoldUpNoOthers(t *testing.T) {
+	onNode(t, func(t *testing.T, n *node) {
+		const waiting = 400
+		for i := range waiting {
+			req := request(object("stuck", "fixed/stuck", "username"))
+			req.VolumeID, req.Target = "stuck-"+itoa(int64(i)), "/pods/stuck-"+itoa(int64(i))+"/mount"
+			n.publish(req)
+		}
+		n.publish(request(username, fixed))
+		n.vault.set(func(f *fakeVault) { f.stuck = map[string]bool{"fixed/stuck": true} })
+		for range 20 * 60 {
+			after(time.Second)
+			n.wantWorking("username")
+			n.wantWorking("fixed")
+		}
+		n.vault.set(func(f *fakeVault) { f.stuck = nil })
+		after(6 * time.Minute)
+		if totals := n.Totals(); totals.Failing != 0 || totals.Expired != 0 {
+			t.Fatalf("once all is answered again: %+v", totals)
+		}
+	})
+}

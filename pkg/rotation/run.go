@@ -10,9 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/client-go/util/workqueue"
-	"k8s.io/utils/clock"
-
 	"github.com/leasefs/leasefs/pkg/logkey"
 )
 
@@ -33,34 +30,19 @@ const (
 // Run rotates volumes and carries releases out until ctx ends. Then it lets what is under way finish, takes no new
 // volumes, and leaves mounts, sessions and leases as they are: the next daemon goes on with them.
 func (m *Manager) Run(ctx context.Context) error {
-	queue := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[item]{Clock: clock.RealClock{}})
-	ends := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[string]{Clock: clock.RealClock{}})
-	m.mu.Lock()
-	m.queue, m.ends = queue, ends
-	m.mu.Unlock()
-
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	var workers sync.WaitGroup
-	for range m.Workers {
-		workers.Go(func() { m.worker(work, queue) })
-	}
-	workers.Go(func() { m.endWorker(ends) })
+	var jobs sync.WaitGroup
+	m.open(work, &jobs)
 	m.sweep(ctx)
-
-	m.mu.Lock()
-	m.stopped = true
-	m.queue, m.ends = nil, nil
-	m.mu.Unlock()
-	queue.ShutDown()
-	ends.ShutDown()
+	m.shut()
 	stop := time.AfterFunc(drainTimeout, cancel)
 	defer stop.Stop()
-	workers.Wait()
+	jobs.Wait()
 	return nil
 }
 
-// sweep puts everything that is due into the queue, now and again, until ctx ends.
+// sweep puts everything that is due into the queues, now and again, until ctx ends.
 func (m *Manager) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
@@ -84,7 +66,7 @@ func (m *Manager) schedule() {
 	}
 	m.mu.Unlock()
 	for name, at := range releases {
-		m.wake(item{release: true, name: name}, at)
+		m.wake(released, name, at)
 	}
 	for _, v := range live {
 		if r := v.record.Load(); r.Phase == PhaseLive {
@@ -93,45 +75,14 @@ func (m *Manager) schedule() {
 	}
 }
 
-func (m *Manager) worker(ctx context.Context, queue workqueue.TypedDelayingInterface[item]) {
-	for {
-		i, shutdown := queue.Get()
-		if shutdown {
-			return
-		}
-		m.do(ctx, i)
-		queue.Done(i)
-	}
-}
-
-// do works on one item. The queue hands one item to one worker at a time.
-func (m *Manager) do(ctx context.Context, i item) {
-	m.mu.Lock()
-	v, job := m.volumes[i.name], m.releases[i.name]
-	closing := v != nil && v.closing
-	var retry time.Time
-	if job != nil {
-		retry = job.Retry
-	}
-	m.mu.Unlock()
-	switch {
-	case i.release && job != nil:
-		if m.Clock.Now().Before(retry) {
-			m.wake(i, retry)
-			return
-		}
-		ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
-		defer cancel()
-		m.runRelease(ctx, job)
-	case !i.release && v != nil && !closing:
-		m.rotateVolume(ctx, v)
-	}
-}
-
 // rotateVolume reconciles a live volume if its time has come, and plans its next one.
-func (m *Manager) rotateVolume(ctx context.Context, v *volume) {
-	if !v.tryLock() {
-		return // a publish plans the first rotation when it is done, an unpublish ends them
+func (m *Manager) rotateVolume(ctx context.Context, id string) {
+	m.mu.Lock()
+	v := m.volumes[id]
+	closing := v == nil || v.closing
+	m.mu.Unlock()
+	if closing || !v.tryLock() {
+		return // a publish plans the first rotation when it is done, a rotation the next, an unpublish ends them
 	}
 	defer v.unlock()
 	r := v.record.Load()
@@ -155,19 +106,10 @@ func (m *Manager) rotateVolume(ctx context.Context, v *volume) {
 	c.rotate(ctx)
 	if c.vault == nil { // nothing could be done, whatever is due
 		m.wakeEnd(v.id, c.rec)
-		m.wake(item{name: v.id}, m.Clock.Now().Add(unconnected))
+		m.wake(troubled, v.id, m.Clock.Now().Add(unconnected))
 		return
 	}
 	m.wakeLive(v.id, c.rec, m.Clock.Now().Add(pause))
-}
-
-// wakeLive plans the next look at a live volume, and the next end. A look is not before least: whatever Vault answers, no volume
-// keeps a worker busy.
-func (m *Manager) wakeLive(id string, r *Record, least time.Time) {
-	m.wakeEnd(id, r)
-	if at := m.nextAt(r); !at.IsZero() {
-		m.wake(item{name: id}, later(at, least))
-	}
 }
 
 // CloseHandles lets go of every volume's file system, without unmounting any. A process that ends does the same.
