@@ -46,10 +46,10 @@ func TestAnEndIsSaidAtItsMomentWhateverVaultDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// A thousand volumes whose requests wait for Vault are as many as may be rotated at once, and more.
+// Three hundred volumes whose requests wait for Vault are as many as may be rotated at once, and more.
 func TestEndsDoNotWaitForRotations(t *testing.T) {
 	onNode(t, func(t *testing.T, n *node) {
-		const volumes = 1000
+		const volumes = 300
 		for i := range volumes {
 			req := request(username)
 			req.VolumeID, req.Target = "csi-"+itoa(int64(i)), "/pods/"+itoa(int64(i))+"/mount"

@@ -531,7 +531,7 @@ func TestVolumesThatWaitForAnAnswerHoldUpNoOthers(t *testing.T) {
 		}
 		n.publish(request(username, fixed))
 		n.vault.set(func(f *fakeVault) { f.stuck = map[string]bool{"fixed/stuck": true} })
-		for range 20 * 60 {
+		for range 6 * 60 { // longer than the maximum TTL of a lease
 			after(time.Second)
 			n.wantWorking("username")
 			n.wantWorking("fixed")
