@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
 const (
@@ -37,7 +36,7 @@ func (s *Store) Put(name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := write(path+temporary, data); err != nil {
+	if err := os.WriteFile(path+temporary, data, 0o600); err != nil {
 		_ = os.Remove(path + temporary)
 		return fmt.Errorf("writing record %s: %w", name, err)
 	}
@@ -46,17 +45,6 @@ func (s *Store) Put(name string, data []byte) error {
 		return fmt.Errorf("replacing record %s: %w", name, err)
 	}
 	return nil
-}
-
-// write is os.WriteFile, but for O_NONBLOCK: that means nothing for a regular file and tells package os not to try whether it can
-// be polled. Records are written at every step of every volume.
-func write(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NONBLOCK, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Close())
 }
 
 // Delete removes a record. An absent one is no error.

@@ -85,17 +85,12 @@ func (c *reconcile) expire() (removal bool) {
 // sayEnds says which secrets of a live volume have ended. Vault is not asked. Where the volume is busy, a rotation says it, or an
 // unpublish ends it.
 func (m *Manager) sayEnds(_ context.Context, id string) {
-	m.mu.Lock()
-	v := m.volumes[id]
-	m.mu.Unlock()
-	if v == nil || !v.tryLock() {
+	v := m.hold(id)
+	if v == nil {
 		return
 	}
 	defer v.unlock()
 	r := v.record.Load()
-	if v.closed || r.Phase != PhaseLive {
-		return
-	}
 	if ends := r.nextEnd(); ends.IsZero() || m.Clock.Now().Before(ends) {
 		m.wakeEnd(v.id, r)
 		return

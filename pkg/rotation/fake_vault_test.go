@@ -90,12 +90,11 @@ func (f *fakeVault) enter(ctx context.Context, op vault.Op, path string) error {
 		defer give()
 		<-waiting.Done()
 		f.mu.Lock()
-		e := fail(op, path, vault.Transient, 0)
-		e.Err = context.Cause(waiting)
-		if ctx.Err() != nil {
-			e.Err = fmt.Errorf("%w: %w", ctx.Err(), context.Cause(ctx))
+		if ctx.Err() == nil {
+			e := fail(op, path, vault.Transient, 0)
+			e.Err = context.Cause(waiting)
+			return e
 		}
-		return e
 	}
 	if ctx.Err() != nil {
 		e := fail(op, path, vault.Transient, 0)

@@ -121,6 +121,22 @@ func (m *Manager) forget(v *volume) {
 	}
 }
 
+// hold takes the guard of a live volume that nobody works on and no unpublish waits for; nil: there is none of that id.
+func (m *Manager) hold(id string) *volume {
+	m.mu.Lock()
+	v := m.volumes[id]
+	closing := v == nil || v.closing
+	m.mu.Unlock()
+	if closing || !v.tryLock() {
+		return nil
+	}
+	if v.closed || v.record.Load().Phase != PhaseLive {
+		v.unlock()
+		return nil
+	}
+	return v
+}
+
 // begin starts an operation on v, whose guard the caller holds. Unpublish cancels the context.
 func (m *Manager) begin(ctx context.Context, v *volume) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)

@@ -118,13 +118,8 @@ func (m *Manager) wakeEnd(id string, r *Record) {
 
 // purpose tells in which queue a live volume is to wait for its next rotation.
 func (r *Record) purpose() purpose {
-	if r.current().Failures > 0 {
+	if r.failing() {
 		return troubled
-	}
-	for i := range r.Leases {
-		if r.Leases[i].Failures > 0 {
-			return troubled
-		}
 	}
 	return due
 }

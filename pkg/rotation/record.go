@@ -166,6 +166,12 @@ func (r *Record) lease(key string) *Lease {
 	return nil
 }
 
+// failing reports whether there is a failure that is not mended yet.
+func (r *Record) failing() bool {
+	s := r.current()
+	return s != nil && s.Failures > 0 || slices.ContainsFunc(r.Leases, func(l Lease) bool { return l.Failures > 0 })
+}
+
 // ends is when the secret of l stops being valid: a Vault lease dies with the session it hangs on, whatever its own
 // duration says.
 func (r *Record) ends(l *Lease) time.Time {

@@ -77,18 +77,12 @@ func (m *Manager) schedule() {
 
 // rotateVolume reconciles a live volume if its time has come, and plans its next one.
 func (m *Manager) rotateVolume(ctx context.Context, id string) {
-	m.mu.Lock()
-	v := m.volumes[id]
-	closing := v == nil || v.closing
-	m.mu.Unlock()
-	if closing || !v.tryLock() {
+	v := m.hold(id)
+	if v == nil {
 		return // a publish plans the first rotation when it is done, a rotation the next, an unpublish ends them
 	}
 	defer v.unlock()
 	r := v.record.Load()
-	if v.closed || r.Phase != PhaseLive {
-		return
-	}
 	if v.tokenArrived.Swap(false) {
 		r = r.clone()
 		r.current().Retry = m.Clock.Now()

@@ -136,19 +136,11 @@ func (m *Manager) Totals() Totals {
 	for _, v := range m.volumes {
 		r := v.record.Load()
 		t.ByPhase[r.Phase]++
-		expired, failing := false, false
-		if s := r.current(); s != nil {
-			failing = s.Failures > 0
+		if ends := r.nextEnd(); !ends.IsZero() && (t.NextExpiry.IsZero() || ends.Before(t.NextExpiry)) {
+			t.NextExpiry = ends
 		}
-		for i := range r.Leases {
-			l := &r.Leases[i]
-			expired, failing = expired || l.Ended, failing || l.Failures > 0
-			if ends := r.ends(l); !ends.IsZero() && !l.Ended && (t.NextExpiry.IsZero() || ends.Before(t.NextExpiry)) {
-				t.NextExpiry = ends
-			}
-		}
-		t.Expired += btoi(expired)
-		t.Failing += btoi(failing)
+		t.Expired += btoi(slices.ContainsFunc(r.Leases, func(l Lease) bool { return l.Ended }))
+		t.Failing += btoi(r.failing())
 	}
 	return t
 }

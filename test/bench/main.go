@@ -57,9 +57,10 @@ type table struct {
 
 // tables measures everything, or what only names, one table after the other, each on a fresh node.
 func tables(ctx context.Context, driver, only string, rounds, most int) error {
+	oneByOne := func(ctx context.Context, n *node) error { return latency(ctx, n, rounds) }
 	all := []table{
-		{"latency", options{noAudit: true}, func(ctx context.Context, n *node) error { return latency(ctx, n, rounds) }},
-		{"latency", options{noAudit: true, disk: true}, func(ctx context.Context, n *node) error { return latency(ctx, n, rounds) }},
+		{"latency", options{noAudit: true}, oneByOne},
+		{"latency", options{noAudit: true, disk: true}, oneByOne},
 		{"throughput", options{noAudit: true}, throughput},
 		{"throughput", options{noAudit: true, disk: true}, throughput},
 		{"republish", options{noAudit: true}, republish},
